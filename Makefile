@@ -1,0 +1,67 @@
+# FerroLB's commands. `make demo` and `make test` are all one needs; they install what they need.
+# As root, or as a user who may sudo: the lab makes network namespaces.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,GOPATH,GOPROXY,GOFLAGS,XDG_CACHE_HOME,CI,KEEP")
+KEEP ?=
+
+# Debian packages: a container runtime, the pods' network plugins, and what the lab and its tests call.
+PACKAGES := build-essential containerd runc containernetworking-plugins iproute2 nftables iptables conntrack tcpdump arping procps
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: setup
+setup: ## Install the Debian packages the lab needs, where they are missing
+	@missing=""; for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "==> installing$$missing"; \
+	  $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; \
+	else echo "==> every Debian package needed is installed"; fi
+	@for c in cargo go; do command -v $$c >/dev/null || { echo "$$c is missing: install Rust (rustup) and Go 1.25 or newer first"; exit 1; }; done
+
+.PHONY: demo
+demo: setup ## The main job on a real cluster, shown step by step (KEEP=1 leaves the cluster up)
+	@echo "==> building the lab"
+	cargo build --locked -p ferrolb-e2e --bins
+	$(SUDO) env KEEP=$(KEEP) target/debug/demo
+
+.PHONY: test
+test: setup lint unit e2e ## What CI runs: formatting, clippy, unit and property tests, end-to-end tests
+
+.PHONY: lint
+lint: ## Formatting and clippy; warnings are errors
+	@echo "==> formatting"
+	cargo fmt --all --check
+	@echo "==> clippy"
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@echo "==> the pure crates know no runtime and no Kubernetes"
+	@for c in ferrolb-config ferrolb-controller-core ferrolb-speaker-core ferrolb-speaker-wire; do \
+	  if cargo tree --locked -p $$c --edges normal --prefix none | grep -E '^(tokio|kube|k8s-openapi) '; then echo "$$c must not depend on these"; exit 1; fi; done
+
+.PHONY: unit
+unit: ## Unit and property tests, those on the wire included
+	@echo "==> unit and property tests"
+	$(SUDO) env "PATH=$$PATH" cargo test --locked --workspace --exclude ferrolb-e2e
+	$(SUDO) env "PATH=$$PATH" cargo test --locked -p ferrolb-e2e --lib --bins
+
+.PHONY: e2e
+e2e: setup ## End-to-end tests on a real cluster in network namespaces
+	@echo "==> end-to-end tests"
+	cargo build --locked -p ferrolb-e2e --bins
+	$(SUDO) env "PATH=$$PATH" cargo test --locked -p ferrolb-e2e --test cluster
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder for a minute each (needs a nightly toolchain and cargo-fuzz)
+	@rustup toolchain list | grep -q nightly || { echo "fuzzing needs a nightly toolchain: rustup toolchain install nightly"; exit 1; }
+	@command -v cargo-fuzz >/dev/null || { echo "fuzzing needs cargo-fuzz: cargo install cargo-fuzz"; exit 1; }
+	for room in config speaker/wire; do (cd $$room && for t in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$t -- -max_total_time=60; done); done
+
+.PHONY: lab-up lab-down
+lab-up: setup ## Raise the lab with three nodes
+	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) target/debug/lab up --nodes 3
+lab-down: ## Take the lab down
+	$(SUDO) target/debug/lab down

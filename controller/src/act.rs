@@ -1,0 +1,194 @@
+//! Writing decisions into `status.loadBalancer` of Services.
+//!
+//! A merge patch bound to the version the decision was made on. Where RBAC grants only `update` on
+//! `services/status` (every MetalLB manifest), the first refusal switches the process to PUT of the
+//! whole untyped object, so that no field is lost that we do not know.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use ferrolb_config::ObjectName;
+use k8s_openapi::api::core::v1::Service;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::reconcile::Input;
+
+/// Writes under way at once: enough to fill an API server (32 gave 1.06 times the rate of 8), few
+/// enough not to crowd out others.
+const CONCURRENT: usize = 16;
+/// The first pause after a failed write; doubled up to [`LONGEST`].
+const SHORTEST: Duration = Duration::from_millis(100);
+/// The longest pause after a failed write.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// One status to write.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Whose.
+    pub name: ObjectName,
+    /// The version the decision was made on.
+    pub version: String,
+    /// All of `status.loadBalancer.ingress`; none empties it.
+    pub ingress: Vec<IpAddr>,
+    /// How many writes of this Service failed in a row before.
+    pub failures: u32,
+}
+
+/// How a write ended.
+#[derive(Debug)]
+pub enum Written {
+    /// It stands, as this version.
+    Done {
+        /// `metadata.resourceVersion` after the write.
+        version: String,
+        /// What was written.
+        ingress: Vec<IpAddr>,
+    },
+    /// Somebody changed the Service since the decision: decide again on the newer version.
+    Conflict,
+    /// There is no such Service any more.
+    Gone,
+    /// The API server would not or could not; the pause is over.
+    Failed,
+}
+
+/// Carries out writes beside the reconciler and reports each one's end to it.
+pub struct Writer {
+    client: Client,
+    done: mpsc::Sender<Input>,
+    slots: Arc<Semaphore>,
+    put: Arc<AtomicBool>,
+}
+
+impl Writer {
+    /// A writer that reports to `done`.
+    pub fn new(client: Client, done: mpsc::Sender<Input>) -> Self {
+        Self {
+            client,
+            done,
+            slots: Arc::new(Semaphore::new(CONCURRENT)),
+            put: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Starts `write`. The caller starts no other one for the same Service before this one's end is
+    /// reported.
+    pub fn start(&self, write: Write) {
+        let api: Api<DynamicObject> = Api::namespaced_with(
+            self.client.clone(),
+            &write.name.namespace,
+            &ApiResource::erase::<Service>(&()),
+        );
+        let (done, slots, put) = (self.done.clone(), self.slots.clone(), self.put.clone());
+        tokio::spawn(async move {
+            let result = {
+                let _slot = slots.acquire().await;
+                carry_out(&api, &write, &put).await
+            };
+            let written = match result {
+                Ok(version) => Written::Done {
+                    version,
+                    ingress: write.ingress,
+                },
+                Err(kube::Error::Api(status)) if status.is_conflict() => Written::Conflict,
+                Err(kube::Error::Api(status)) if status.is_not_found() => Written::Gone,
+                Err(error) => {
+                    let pause =
+                        LONGEST.min(SHORTEST * 2_u32.saturating_pow(write.failures.min(16)));
+                    tracing::error!(op = "updateServiceStatus", service = %write.name, error = %error,
+                        retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                        "cannot write the Service's addresses, trying again");
+                    tokio::time::sleep(pause).await;
+                    Written::Failed
+                }
+            };
+            // The reconciler ends only with the process.
+            let _ = done.send(Input::Written(write.name, written)).await;
+        });
+    }
+}
+
+async fn carry_out(
+    api: &Api<DynamicObject>,
+    write: &Write,
+    put: &AtomicBool,
+) -> Result<String, kube::Error> {
+    if !put.load(Ordering::Relaxed) {
+        let patch = json!({
+            "metadata": {"resourceVersion": write.version},
+            "status": {"loadBalancer": {"ingress": ingress(&write.ingress)}},
+        });
+        match api
+            .patch_status(
+                &write.name.name,
+                &PatchParams::default(),
+                &Patch::Merge(&patch),
+            )
+            .await
+        {
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                if !put.swap(true, Ordering::Relaxed) {
+                    tracing::info!(
+                        op = "updateServiceStatus",
+                        "patching services/status is not allowed here, writing whole objects from now on"
+                    );
+                }
+            }
+            result => return result.map(|object| version(&object)),
+        }
+    }
+    let mut object = api.get(&write.name.name).await?;
+    if version(&object) != write.version {
+        return Err(kube::Error::Api(Box::new(conflict())));
+    }
+    if let Some(object) = object.data.as_object_mut() {
+        let status = object.entry("status").or_insert_with(|| json!({}));
+        if let Some(status) = status.as_object_mut() {
+            status.insert(
+                "loadBalancer".to_owned(),
+                match ingress(&write.ingress) {
+                    Value::Null => json!({}),
+                    list => json!({"ingress": list}),
+                },
+            );
+        }
+    }
+    api.replace_status(&write.name.name, &PostParams::default(), &object)
+        .await
+        .map(|object| version(&object))
+}
+
+/// The value of `status.loadBalancer.ingress`; `null` removes it, which is how a merge patch clears.
+fn ingress(addresses: &[IpAddr]) -> Value {
+    if addresses.is_empty() {
+        return Value::Null;
+    }
+    addresses
+        .iter()
+        .map(|address| json!({"ip": address.to_string()}))
+        .collect()
+}
+
+fn version(object: &DynamicObject) -> String {
+    object.metadata.resource_version.clone().unwrap_or_default()
+}
+
+fn conflict() -> kube::core::Status {
+    kube::core::Status {
+        code: 409,
+        reason: "Conflict".to_owned(),
+        message: "the Service changed since the decision".to_owned(),
+        ..kube::core::Status::default()
+    }
+}

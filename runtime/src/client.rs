@@ -1,0 +1,71 @@
+//! Reaching the API server, and knowing which namespace is ours.
+
+use std::path::{Path, PathBuf};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use thiserror::Error;
+
+/// Where the kubelet puts the namespace of the pod.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// Why the daemon cannot talk to its cluster.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The file given by `--kubeconfig` is unusable.
+    #[error("cannot use the kubeconfig {path}: {source}; check the path and its current context")]
+    Kubeconfig {
+        /// The file as given.
+        path: PathBuf,
+        /// What the parser said.
+        source: kube::config::KubeconfigError,
+    },
+    /// Neither a kubeconfig nor a service account.
+    #[error(
+        "not in a cluster: {0}; run inside a pod with a service account, or give --kubeconfig FILE"
+    )]
+    InCluster(#[from] kube::config::InClusterError),
+    /// The client could not be built.
+    #[error("cannot set up the API client: {0}")]
+    Build(#[from] kube::Error),
+    /// Nobody said which namespace the configuration lives in.
+    #[error(
+        "own namespace unknown: {path} is unreadable ({source}); give --namespace or METALLB_NAMESPACE"
+    )]
+    Namespace {
+        /// The service account's file.
+        path: &'static str,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+}
+
+/// A client from `kubeconfig`, or from the pod's service account where none is given.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<kube::Client, ClientError> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let wrong = |source| ClientError::Kubeconfig {
+                path: path.to_owned(),
+                source,
+            };
+            let file = Kubeconfig::read_from(path).map_err(wrong)?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .map_err(wrong)?
+        }
+        None => kube::Config::incluster()?,
+    };
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// The namespace of the configuration: the flag's word, else the pod's own (MetalLB 0.10 and newer).
+pub fn own_namespace(given: Option<&str>) -> Result<String, ClientError> {
+    if let Some(name) = given.filter(|name| !name.is_empty()) {
+        return Ok(name.to_owned());
+    }
+    std::fs::read_to_string(NAMESPACE_FILE)
+        .map(|text| text.trim().to_owned())
+        .map_err(|source| ClientError::Namespace {
+            path: NAMESPACE_FILE,
+            source,
+        })
+}

@@ -1,0 +1,288 @@
+//! One resource, followed for ever: list, watch, list again when in doubt, and after each list the
+//! names of what vanished meanwhile.
+//!
+//! Objects are translated at the edge, so that a daemon keeps only what it uses. Objects of the
+//! built-in kinds are taken as the API server validated them; one that cannot be read fails its list,
+//! which is reported and tried again.
+
+use std::{collections::HashSet, fmt::Debug, time::Duration};
+
+use ferrolb_config::ObjectName;
+use futures::StreamExt as _;
+use kube::{
+    Api, Resource,
+    runtime::watcher::{self, Event},
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+/// The first pause after a failure; doubled each time up to [`SLOWEST`].
+const QUICKEST: Duration = Duration::from_millis(100);
+/// The longest pause while the API server is away: it bounds how late we notice its return.
+const SLOWEST: Duration = Duration::from_secs(5);
+/// The pause after a refusal by RBAC or for want of the resource: only an operator changes that.
+const REFUSED: Duration = Duration::from_secs(30);
+
+/// What happened to the followed objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<T> {
+    /// An object is new or has changed.
+    Applied(ObjectName, T),
+    /// An object is gone.
+    Deleted(ObjectName),
+    /// Everything there was at the moment of the list has been told. Told again after each list.
+    Synced,
+    /// The resource cannot be had. Told once per change of the reason; asking goes on every 30 s.
+    Unavailable(Unavailable),
+}
+
+/// Why a resource cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// RBAC does not let us list or watch it (HTTP 403 or 401).
+    Forbidden,
+    /// The API server does not know the resource (HTTP 404).
+    Unknown,
+}
+
+/// Follows what `api` and `filter` select until the receiver of `sink` is gone. `what` names the
+/// resource in logs; `translate` keeps what is used of an object; `wrap` makes the daemon's own input
+/// of a change, so that one channel can carry several resources in one order.
+pub async fn follow<K, T, M>(
+    api: Api<K>,
+    filter: watcher::Config,
+    what: &'static str,
+    translate: impl Fn(K) -> T,
+    wrap: impl Fn(Change<T>) -> M,
+    sink: mpsc::Sender<M>,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut follower = Follower {
+        what,
+        known: HashSet::new(),
+        listed: HashSet::new(),
+        refused: None,
+        pause: QUICKEST,
+    };
+    let mut stream = std::pin::pin!(watcher::watcher(api, filter));
+    while let Some(event) = stream.next().await {
+        let pause = match event {
+            Ok(event) => {
+                for change in follower.event(event, &translate) {
+                    if sink.send(wrap(change)).await.is_err() {
+                        return;
+                    }
+                }
+                continue;
+            }
+            Err(error) => {
+                let (told, pause) = follower.failed(&error);
+                if let Some(told) = told
+                    && sink.send(wrap(Change::Unavailable(told))).await.is_err()
+                {
+                    return;
+                }
+                pause
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = sink.closed() => return,
+        }
+    }
+}
+
+struct Follower {
+    what: &'static str,
+    /// Names told as applied and not yet as deleted.
+    known: HashSet<ObjectName>,
+    /// Names of the list under way.
+    listed: HashSet<ObjectName>,
+    refused: Option<Unavailable>,
+    pause: Duration,
+}
+
+impl Follower {
+    fn event<K: Resource, T>(
+        &mut self,
+        event: Event<K>,
+        translate: &impl Fn(K) -> T,
+    ) -> Vec<Change<T>> {
+        match event {
+            Event::Init => {
+                self.listed.clear();
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                let name = name_of(&object);
+                self.listed.insert(name.clone());
+                self.known.insert(name.clone());
+                vec![Change::Applied(name, translate(object))]
+            }
+            Event::InitDone => {
+                self.pause = QUICKEST;
+                self.refused = None;
+                let vanished: Vec<_> = self.known.difference(&self.listed).cloned().collect();
+                self.known = std::mem::take(&mut self.listed);
+                let deleted = vanished.into_iter().map(Change::Deleted);
+                deleted.chain([Change::Synced]).collect()
+            }
+            Event::Apply(object) => {
+                self.pause = QUICKEST;
+                let name = name_of(&object);
+                self.known.insert(name.clone());
+                vec![Change::Applied(name, translate(object))]
+            }
+            Event::Delete(object) => {
+                let name = name_of(&object);
+                self.known.remove(&name);
+                vec![Change::Deleted(name)]
+            }
+        }
+    }
+
+    /// What to tell of a failure, and how long to wait before asking again.
+    fn failed(&mut self, error: &watcher::Error) -> (Option<Unavailable>, Duration) {
+        let status = match error {
+            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            | watcher::Error::WatchFailed(kube::Error::Api(status))
+            | watcher::Error::WatchError(status) => Some(status.code),
+            _ => None,
+        };
+        let refused = match status {
+            Some(401 | 403) => Unavailable::Forbidden,
+            Some(404) => Unavailable::Unknown,
+            // 410 is the ordinary end of an old watch: list again at once.
+            Some(410) => return (None, Duration::ZERO),
+            _ => {
+                tracing::warn!(op = "watch", resource = self.what, error = %error,
+                    retry_ms = u64::try_from(self.pause.as_millis()).unwrap_or(u64::MAX),
+                    "lost sight of the API server, asking again");
+                let pause = self.pause;
+                self.pause = (pause * 2).min(SLOWEST);
+                return (None, pause);
+            }
+        };
+        if self.refused == Some(refused) {
+            return (None, REFUSED);
+        }
+        self.refused = Some(refused);
+        (Some(refused), REFUSED)
+    }
+}
+
+/// `namespace/name` of any object; the namespace of a cluster-wide one is empty.
+pub fn name_of(object: &impl Resource) -> ObjectName {
+    let meta = object.meta();
+    ObjectName {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    fn object(name: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.namespace = Some("ns".to_owned());
+        object.metadata.name = Some(name.to_owned());
+        object
+    }
+
+    fn follower() -> Follower {
+        Follower {
+            what: "test",
+            known: HashSet::new(),
+            listed: HashSet::new(),
+            refused: None,
+            pause: QUICKEST,
+        }
+    }
+
+    fn name(name: &str) -> ObjectName {
+        ObjectName {
+            namespace: "ns".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn feed(follower: &mut Follower, events: Vec<Event<ConfigMap>>) -> Vec<Change<()>> {
+        events
+            .into_iter()
+            .flat_map(|event| follower.event(event, &|_| ()))
+            .collect()
+    }
+
+    #[test]
+    fn a_second_list_tells_what_vanished() {
+        let mut follower = follower();
+        let first = feed(
+            &mut follower,
+            vec![
+                Event::Init,
+                Event::InitApply(object("a")),
+                Event::InitApply(object("b")),
+                Event::InitDone,
+                Event::Apply(object("c")),
+            ],
+        );
+        assert_eq!(
+            first,
+            [
+                Change::Applied(name("a"), ()),
+                Change::Applied(name("b"), ()),
+                Change::Synced,
+                Change::Applied(name("c"), ()),
+            ]
+        );
+        let second = feed(
+            &mut follower,
+            vec![Event::Init, Event::InitApply(object("b")), Event::InitDone],
+        );
+        assert_eq!(second.first(), Some(&Change::Applied(name("b"), ())));
+        assert_eq!(second.last(), Some(&Change::Synced));
+        assert!(second.contains(&Change::Deleted(name("a"))));
+        assert!(second.contains(&Change::Deleted(name("c"))));
+        assert_eq!(second.len(), 4);
+    }
+
+    #[test]
+    fn an_interrupted_list_deletes_nothing() {
+        let mut follower = follower();
+        feed(
+            &mut follower,
+            vec![Event::Init, Event::InitApply(object("a")), Event::InitDone],
+        );
+        let again = feed(
+            &mut follower,
+            vec![
+                Event::Init,
+                Event::Init,
+                Event::InitApply(object("a")),
+                Event::InitDone,
+            ],
+        );
+        assert_eq!(again, [Change::Applied(name("a"), ()), Change::Synced]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_once() {
+        let status = kube::core::Status {
+            code: 403,
+            ..kube::core::Status::default()
+        };
+        let error = watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)));
+        let mut follower = follower();
+        assert_eq!(
+            follower.failed(&error),
+            (Some(Unavailable::Forbidden), REFUSED)
+        );
+        assert_eq!(follower.failed(&error), (None, REFUSED));
+    }
+}
