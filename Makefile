@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=PATH,HOME,CARGO
 KEEP ?=
 
 # Debian packages: a container runtime, the pods' network plugins, and what the lab and its tests call.
-PACKAGES := build-essential containerd runc containernetworking-plugins iproute2 nftables iptables conntrack tcpdump arping procps
+PACKAGES := build-essential containerd runc containernetworking-plugins iproute2 nftables iptables conntrack tcpdump arping curl procps
 
 .PHONY: help
 help: ## This list
