@@ -179,7 +179,6 @@ impl Reconciler {
                 if self.nodes.remove(&name).is_none() {
                     return;
                 }
-                self.revisit = true;
             }
             Change::Synced if self.nodes_seen => return,
             Change::Synced => self.nodes_seen = true,
@@ -207,6 +206,8 @@ impl Reconciler {
             .collect();
         self.core.reserve(owners);
         self.try_configure();
+        // Whoever was refused an address that was a node's may have it now.
+        self.revisit = true;
         let holders: BTreeSet<_> = self
             .nodes
             .values()

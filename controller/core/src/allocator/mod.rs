@@ -1,0 +1,308 @@
+//! The table of addresses: which Service has which, who else may have it, which is free.
+//!
+//! A plain record (`holdings`: Service to addresses; `tenancies`: address to Services) is the truth. A [`Space`] for each
+//! pool is derived from it, kept in step by every change, and only there to find the lowest address quickly.
+
+mod free;
+mod numbering;
+mod refusal;
+mod sharing;
+mod space;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ferrolb_config::{Config, Family, ObjectName, Pool, Problem, Protocol, Refused};
+
+use self::sharing::Tenancy;
+use self::space::Space;
+use crate::family::Families;
+use crate::notice::quoted;
+use crate::plan::PoolUse;
+
+pub(crate) use self::refusal::Refusal;
+pub(crate) use self::sharing::{Key, Terms};
+
+/// What a Service has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holding {
+    /// One address, or one of each family, in the order they are published.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// On what terms.
+    pub(crate) terms: Terms,
+}
+
+/// Which claims to addresses are honoured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// The Service had the address before we began to keep records: only the pools and other Services can be against.
+    Old,
+    /// The Service is to get the address now.
+    New,
+}
+
+/// All assignments.
+#[derive(Debug, Default)]
+pub(crate) struct Allocator {
+    config: Config,
+    /// One for each pool of the configuration, by its name.
+    spaces: BTreeMap<String, Space>,
+    holdings: BTreeMap<ObjectName, Holding>,
+    tenancies: BTreeMap<IpAddr, Tenancy>,
+    /// Addresses of nodes, with the node's name.
+    nodes: BTreeMap<IpAddr, String>,
+}
+
+impl Allocator {
+    /// Takes a new configuration.
+    ///
+    /// # Errors
+    /// If a Service could not keep its addresses; then nothing has changed.
+    pub(crate) fn configure(&mut self, config: Config) -> Result<(), Refused> {
+        let losses = self
+            .holdings
+            .iter()
+            .filter_map(|(name, holding)| loss(&config, name, &holding.addresses));
+        Refused::unless_empty(losses.collect())?;
+        self.spaces = config
+            .pools()
+            .iter()
+            .map(|pool| (pool.name().to_string(), Space::new(pool)))
+            .collect();
+        self.config = config;
+        let mut known: Vec<IpAddr> = self
+            .tenancies
+            .keys()
+            .chain(self.nodes.keys())
+            .copied()
+            .collect();
+        known.sort_unstable();
+        known.dedup();
+        for address in known {
+            self.list(address);
+        }
+        Ok(())
+    }
+
+    /// Replaces the addresses of nodes.
+    pub(crate) fn reserve(&mut self, nodes: BTreeMap<IpAddr, String>) {
+        let nodes: BTreeMap<IpAddr, String> = nodes
+            .into_iter()
+            .map(|(address, node)| (address.to_canonical(), node))
+            .collect();
+        let before = std::mem::take(&mut self.nodes);
+        let mut touched: Vec<IpAddr> = before.keys().chain(nodes.keys()).copied().collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for address in &touched {
+            self.unlist(*address);
+        }
+        self.nodes = nodes;
+        for address in touched {
+            self.list(address);
+        }
+    }
+
+    /// The node an address belongs to.
+    pub(crate) fn node_of(&self, address: IpAddr) -> Option<&str> {
+        self.nodes.get(&address).map(String::as_str)
+    }
+
+    /// What a Service has.
+    pub(crate) fn holding(&self, name: &ObjectName) -> Option<&Holding> {
+        self.holdings.get(name)
+    }
+
+    /// Who has an address.
+    pub(crate) fn holders(&self, address: IpAddr) -> Vec<ObjectName> {
+        let tenancy = self.tenancies.get(&address.to_canonical());
+        tenancy
+            .map(|tenancy| tenancy.holders.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// How much of each pool is in use, in the order of the configuration.
+    pub(crate) fn uses(&self) -> Vec<PoolUse> {
+        let held = |pool: &Pool, family| {
+            self.spaces
+                .get(pool.name())
+                .map_or(0, |space| space.held(family))
+        };
+        let uses = self.config.pools().iter().map(|pool| PoolUse {
+            name: pool.name().to_string(),
+            v4_total: pool.size(Family::V4),
+            v6_total: pool.size(Family::V6),
+            v4_in_use: held(pool, Family::V4),
+            v6_in_use: held(pool, Family::V6),
+        });
+        uses.collect()
+    }
+
+    /// The pools in the order of the configuration.
+    pub(crate) fn pools(&self) -> &[Pool] {
+        self.config.pools()
+    }
+
+    /// The pool of this name.
+    pub(crate) fn pool(&self, name: &str) -> Option<&Pool> {
+        self.config.pool(name)
+    }
+
+    /// The pool that all the addresses lie in.
+    pub(crate) fn pool_of(&self, addresses: &[IpAddr]) -> Option<&Pool> {
+        common_pool(&self.config, addresses)
+    }
+
+    /// Whether the Service may have these addresses on these terms.
+    ///
+    /// # Errors
+    /// The first reason it may not.
+    pub(crate) fn admits(
+        &self,
+        name: &ObjectName,
+        addresses: &[IpAddr],
+        terms: &Terms,
+        claim: Claim,
+    ) -> Result<(), Refusal> {
+        let Some(pool) = self.pool_of(addresses) else {
+            return Err(Refusal::NotAllowed(addresses.to_vec()));
+        };
+        let own = self
+            .holdings
+            .get(name)
+            .map(|holding| holding.addresses.as_slice())
+            .unwrap_or_default();
+        for &address in addresses {
+            if claim == Claim::New && !own.contains(&address) {
+                if pool.protocol() == Protocol::Bgp {
+                    return Err(Refusal::Bgp {
+                        pool: pool.name().to_string(),
+                    });
+                }
+                if let Some(node) = self.nodes.get(&address) {
+                    return Err(Refusal::NodeAddress {
+                        address,
+                        node: node.clone(),
+                    });
+                }
+            }
+            if let Some(tenancy) = self.tenancies.get(&address) {
+                tenancy.admits(name, terms, address)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the Service exactly these addresses on these terms; what else it had is released.
+    ///
+    /// # Errors
+    /// As [`admits`](Self::admits); then nothing has changed.
+    pub(crate) fn assign(
+        &mut self,
+        name: &ObjectName,
+        addresses: Vec<IpAddr>,
+        terms: Terms,
+        claim: Claim,
+    ) -> Result<(), Refusal> {
+        self.admits(name, &addresses, &terms, claim)?;
+        let holding = Holding { addresses, terms };
+        if self.holdings.get(name) == Some(&holding) {
+            return Ok(());
+        }
+        self.release(name);
+        for &address in &holding.addresses {
+            self.unlist(address);
+            let tenancy = self
+                .tenancies
+                .entry(address)
+                .or_insert_with(|| Tenancy::new(holding.terms.key.clone()));
+            tenancy.enter(name, &holding.terms);
+            self.list(address);
+        }
+        self.holdings.insert(name.clone(), holding);
+        Ok(())
+    }
+
+    /// Releases what the Service has.
+    pub(crate) fn release(&mut self, name: &ObjectName) {
+        let Some(holding) = self.holdings.remove(name) else {
+            return;
+        };
+        for address in holding.addresses {
+            self.unlist(address);
+            if let Some(tenancy) = self.tenancies.get_mut(&address) {
+                tenancy.leave(name, &holding.terms);
+                if tenancy.holders.is_empty() {
+                    self.tenancies.remove(&address);
+                }
+            }
+            self.list(address);
+        }
+    }
+
+    /// The lowest addresses of these families in a pool that a Service on these terms may have.
+    pub(crate) fn lowest(
+        &self,
+        pool: &Pool,
+        families: Families,
+        terms: &Terms,
+    ) -> Option<Vec<IpAddr>> {
+        self.spaces.get(pool.name())?.lowest(families, terms)
+    }
+
+    /// Enters what is known about an address into the space of its pool.
+    fn list(&mut self, address: IpAddr) {
+        if let Some(space) = space_of(&self.config, &mut self.spaces, address) {
+            space.enter(
+                address,
+                self.tenancies.get(&address),
+                self.nodes.contains_key(&address),
+            );
+        }
+    }
+
+    /// Takes an address out of the space of its pool, before what is known about it changes.
+    fn unlist(&mut self, address: IpAddr) {
+        if let Some(space) = space_of(&self.config, &mut self.spaces, address) {
+            space.leave(address, self.tenancies.get(&address));
+        }
+    }
+}
+
+/// The space of the pool that covers an address.
+fn space_of<'a>(
+    config: &Config,
+    spaces: &'a mut BTreeMap<String, Space>,
+    address: IpAddr,
+) -> Option<&'a mut Space> {
+    spaces.get_mut(config.pool_of(address)?.name())
+}
+
+/// The pool that can give out all of the addresses.
+fn common_pool<'a>(config: &'a Config, addresses: &[IpAddr]) -> Option<&'a Pool> {
+    let pool = config.pool_of(*addresses.first()?)?;
+    addresses
+        .iter()
+        .all(|address| pool.contains(*address))
+        .then_some(pool)
+}
+
+/// Why a Service could not keep its addresses under a configuration.
+fn loss(config: &Config, name: &ObjectName, addresses: &[IpAddr]) -> Option<Problem> {
+    if common_pool(config, addresses).is_some() {
+        return None;
+    }
+    let lost = addresses
+        .iter()
+        .find(|address| common_pool(config, &[**address]).is_none());
+    let what = match lost {
+        Some(address) => format!("service \"{name}\" cannot own \"{address}\" under new config"),
+        None => format!(
+            "service \"{name}\" cannot own {} under new config, which puts them into different pools",
+            quoted(addresses)
+        ),
+    };
+    let remedy =
+        "keep its addresses in one pool until the Service is deleted or asks for other addresses";
+    Some(Problem::new("address-pools", what, remedy))
+}

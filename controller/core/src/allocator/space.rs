@@ -1,0 +1,126 @@
+//! What is in use of one pool, and the lowest address that is not.
+
+use std::net::IpAddr;
+
+use ferrolb_config::{Family, Pool};
+
+use super::free::Runs;
+use super::numbering::Numbering;
+use super::sharing::{Shared, Tenancy, Terms};
+use crate::family::Families;
+
+/// The addresses of one family of a pool.
+#[derive(Debug)]
+struct Side {
+    numbering: Numbering,
+    /// Addresses nobody can have alone: held by a Service or belonging to a node.
+    taken: Runs,
+    /// Held addresses that a further Service may share.
+    shared: Shared,
+    /// Number of held addresses.
+    held: u64,
+}
+
+impl Side {
+    fn new(pool: &Pool, family: Family) -> Self {
+        Self {
+            numbering: Numbering::new(pool, family),
+            taken: Runs::default(),
+            shared: Shared::default(),
+            held: 0,
+        }
+    }
+
+    fn lowest(&self, terms: &Terms) -> Option<IpAddr> {
+        let free = self.taken.lowest_free(self.numbering.most()?);
+        let number = free.into_iter().chain(self.shared.lowest(terms)).min()?;
+        self.numbering.address(number)
+    }
+}
+
+/// One pool's addresses.
+#[derive(Debug)]
+pub(super) struct Space {
+    v4: Side,
+    v6: Side,
+}
+
+impl Space {
+    /// The space of a pool with nothing in use.
+    pub(super) fn new(pool: &Pool) -> Self {
+        Self {
+            v4: Side::new(pool, Family::V4),
+            v6: Side::new(pool, Family::V6),
+        }
+    }
+
+    fn side(&self, family: Family) -> &Side {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    fn side_mut(&mut self, address: IpAddr) -> Option<(&mut Side, u128)> {
+        let side = match Family::of(address) {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        };
+        let (number, _) = side.numbering.number(address)?;
+        Some((side, number))
+    }
+
+    /// Number of held addresses of a family.
+    pub(super) fn held(&self, family: Family) -> u64 {
+        self.side(family).held
+    }
+
+    /// Enters an address that has a tenancy, belongs to a node, or both. It must not be entered already.
+    pub(super) fn enter(&mut self, address: IpAddr, tenancy: Option<&Tenancy>, of_node: bool) {
+        let Some((side, number)) = self.side_mut(address) else {
+            return;
+        };
+        if tenancy.is_some() || of_node {
+            side.taken.insert(number);
+        }
+        if let Some(tenancy) = tenancy {
+            side.held += 1;
+            if !of_node {
+                side.shared.insert(tenancy, number);
+            }
+        }
+    }
+
+    /// Undoes an [`enter`](Self::enter) with the same arguments.
+    pub(super) fn leave(&mut self, address: IpAddr, tenancy: Option<&Tenancy>) {
+        let Some((side, number)) = self.side_mut(address) else {
+            return;
+        };
+        side.taken.remove(number);
+        if let Some(tenancy) = tenancy {
+            side.held = side.held.saturating_sub(1);
+            side.shared.remove(tenancy, number);
+        }
+    }
+
+    /// The lowest addresses of these families that a newcomer on these terms may have, in the order the pool's ranges
+    /// supply them (MetalLB 0.12); all families or none.
+    pub(super) fn lowest(&self, families: Families, terms: &Terms) -> Option<Vec<IpAddr>> {
+        match families {
+            Families::Single(family) => Some(vec![self.side(family).lowest(terms)?]),
+            Families::Dual => {
+                let (v4, v6) = (self.v4.lowest(terms)?, self.v6.lowest(terms)?);
+                let v4_first = self.range_of(v4) < self.range_of(v6);
+                Some(if v4_first { vec![v4, v6] } else { vec![v6, v4] })
+            }
+        }
+    }
+
+    /// Which range of the pool an address lies in.
+    fn range_of(&self, address: IpAddr) -> Option<usize> {
+        self.side(Family::of(address))
+            .numbering
+            .number(address)
+            .map(|(_, range)| range)
+    }
+}

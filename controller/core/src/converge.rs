@@ -1,0 +1,476 @@
+//! One decision: from what a Service asks for and has to what it gets.
+//!
+//! The steps are those of MetalLB's controller (0.12, with the dual-stack rules of 0.14.9), in its order:
+//!
+//! 1. Without cluster IPs, or with too few for `RequireDualStack`, there is nothing to give.
+//! 2. The addresses it has are kept if they can be: of the right families, assignable, in the pool and among the
+//!    addresses asked for. First those of its status are tried, then those on record; on record first if the status
+//!    only lacks some of them, for then the write of the status is under way.
+//! 3. A `PreferDualStack` Service with one address gets one of the other family from the same pool if there is one.
+//! 4. A Service without gets the addresses asked for, or the lowest of the pool asked for, or the lowest of the first
+//!    pool that has some.
+//!
+//! Before the restart barrier is lifted the addresses of the status are held, and nothing else happens.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ferrolb_config::{Family, ObjectName, Pool};
+
+use crate::allocator::{Claim, Holding, Key, Refusal, Terms};
+use crate::family::Families;
+use crate::notice::{Level, Notice, quoted};
+use crate::plan::Plan;
+use crate::request::{FamilyPolicy, Request};
+use crate::service::Core;
+
+/// What a Service can be told about; on each topic the same text is told once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Topic {
+    /// Why it gets no address.
+    Failure,
+    /// Why it gets no second address.
+    Additional,
+    /// Which node has its address too.
+    Conflict,
+}
+
+/// What a decision leaves behind.
+pub(crate) struct Outcome {
+    pub(crate) plan: Plan,
+    pub(crate) memory: Memory,
+}
+
+/// What is remembered of a Service between decisions, besides its addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// What it was told on each topic that is still open; the same is not told twice.
+    told: BTreeMap<Topic, String>,
+    /// The status that was to be replaced. While it is still shown, the write is under way, and it is no claim.
+    replaced: Option<Vec<Result<IpAddr, String>>>,
+}
+
+/// The families a Service is served with.
+#[derive(Clone, Copy)]
+pub(crate) struct Stack {
+    pub(crate) families: Families,
+    /// The family to take if only one of two can be had.
+    pub(crate) primary: Family,
+}
+
+/// Why a Service cannot be served with any family.
+enum Unserved {
+    NoClusterIp,
+    /// The cluster IPs are no addresses, or too many.
+    Unknown(String),
+    /// `RequireDualStack` with one cluster IP.
+    NotEnough,
+}
+
+/// What stands against addresses the Service shows or has.
+enum Objection {
+    /// They are no set of addresses a Service can have.
+    Unknown(String),
+    /// They cannot be assigned.
+    Refused(Refusal),
+    /// Something else is asked for.
+    NotWanted,
+}
+
+/// One decision under way.
+pub(crate) struct Pass<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) name: &'a ObjectName,
+    pub(crate) request: &'a Request,
+    pub(crate) terms: Terms,
+    /// What the Service had when the decision began.
+    before: Option<Holding>,
+    memory: Memory,
+    told: BTreeMap<Topic, String>,
+    notices: Vec<Notice>,
+}
+
+impl<'a> Pass<'a> {
+    pub(crate) fn new(
+        core: &'a mut Core,
+        name: &'a ObjectName,
+        request: &'a Request,
+        memory: Memory,
+    ) -> Self {
+        let key = Key {
+            sharing: request.sharing.clone().unwrap_or_default(),
+            backend: request.backend.clone(),
+        };
+        let terms = Terms {
+            key,
+            ports: request.ports.clone(),
+        };
+        let before = core.allocator.holding(name).cloned();
+        Self {
+            core,
+            name,
+            request,
+            terms,
+            before,
+            memory,
+            told: BTreeMap::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// Decides.
+    pub(crate) fn run(mut self) -> Outcome {
+        let pending = self.converge();
+        let held = self.core.allocator.holding(self.name).cloned();
+        let addresses = held
+            .as_ref()
+            .map(|holding| holding.addresses.clone())
+            .unwrap_or_default();
+        self.warn_of_nodes(&addresses);
+
+        let shown = self.request.current.iter().map(|shown| shown.as_ref().ok());
+        let differs = !shown.eq(addresses.iter().map(Some));
+        // Before the barrier a status that cannot be honoured yet stays.
+        let left_alone = pending.is_some() && !self.core.all_seen;
+        let writes = differs && !left_alone;
+        let plan = Plan {
+            ingress: writes.then(|| addresses.clone()),
+            pool: self
+                .core
+                .allocator
+                .pool_of(&addresses)
+                .map(|pool| pool.name().to_string()),
+            notices: self.notices,
+            pending,
+            revisit: gave_way(self.before.as_ref(), held.as_ref()),
+        };
+        let replaced =
+            (writes && !self.request.current.is_empty()).then(|| self.request.current.clone());
+        Outcome {
+            plan,
+            memory: Memory {
+                told: self.told,
+                replaced,
+            },
+        }
+    }
+
+    /// Brings the holding to what it should be; returns why the Service has no address although it should.
+    fn converge(&mut self) -> Option<String> {
+        if !self.core.all_seen {
+            return self.hold();
+        }
+        let stack = match self.stack() {
+            Ok(stack) => stack,
+            Err(unserved) => return self.unserved(unserved),
+        };
+        let desired = self.desired();
+        let wanted = desired.as_deref().unwrap_or_default();
+        let kept = self.keep(|pass, addresses| pass.wants(addresses, stack, wanted));
+        if let Err(objection) = &kept {
+            self.tell_objection(objection);
+        }
+        let wanted = match desired {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let message = format!("invalid requested loadbalancer IPs: {error}");
+                self.fail("LoadBalancerFailed", message.clone());
+                return kept.err().map(|_| self.lose(message));
+            }
+        };
+        if kept.is_err() {
+            self.core.allocator.release(self.name);
+            if let Err(refusal) = self.grant(stack, &wanted) {
+                let message = format!("Failed to allocate IP for \"{}\": {refusal}", self.name);
+                self.fail("AllocationFailed", message);
+                return Some(refusal.to_string());
+            }
+        }
+        self.complete(stack);
+        None
+    }
+
+    /// Before the barrier is lifted: holds what the status shows, so that nobody else gets it, whether or not it is what
+    /// the Service asks for now. Where it is not, the Service is decided again afterwards.
+    fn hold(&mut self) -> Option<String> {
+        let held = self.keep(|_, addresses| any_set(addresses));
+        let settled = held.is_ok() && self.is_settled();
+        (!settled).then(|| {
+            "waiting until every Service has been seen after the start of the controller".into()
+        })
+    }
+
+    /// Whether a decision after the barrier would leave the Service as it is, and tell it nothing.
+    fn is_settled(&self) -> bool {
+        let (Ok(stack), Ok(desired)) = (self.stack(), self.desired()) else {
+            return false;
+        };
+        let Some(holding) = self.core.allocator.holding(self.name) else {
+            return false;
+        };
+        let lacks_one = self.prefers_dual(stack) && holding.addresses.len() == 1;
+        !lacks_one && self.wants(&holding.addresses, stack, &desired).is_ok()
+    }
+
+    /// With which families the Service is to be served.
+    fn stack(&self) -> Result<Stack, Unserved> {
+        let ips = &self.request.cluster_ips;
+        if ips.iter().all(String::is_empty) {
+            return Err(Unserved::NoClusterIp);
+        }
+        let (families, primary) = Families::of_cluster(ips).map_err(Unserved::Unknown)?;
+        if self.request.policy == FamilyPolicy::RequireDualStack && families != Families::Dual {
+            return Err(Unserved::NotEnough);
+        }
+        Ok(Stack { families, primary })
+    }
+
+    /// A Service that cannot be served. One whose cluster IPs have no family, such as a headless one, keeps what it has.
+    fn unserved(&mut self, unserved: Unserved) -> Option<String> {
+        let ips = &self.request.cluster_ips;
+        match unserved {
+            Unserved::NoClusterIp => Some(self.lose("the Service has no cluster IP".into())),
+            Unserved::NotEnough => {
+                let message = format!(
+                    "Service requires dual stack but not enough clusterips [{}]",
+                    ips.join(" ")
+                );
+                self.fail("not enough clusterips", message.clone());
+                Some(self.lose(message))
+            }
+            Unserved::Unknown(error) => {
+                let kept = self.keep(|_, addresses| any_set(addresses));
+                if kept.is_ok() {
+                    let ips = quoted(ips);
+                    let message =
+                        format!("Failed to retrieve ClusterIPs IPFamily for {ips}: {error}");
+                    self.fail("noclusterIPsIPFamily", message);
+                    return None;
+                }
+                self.fail(
+                    "AllocationFailed",
+                    format!("Failed to allocate IP for \"{}\": {error}", self.name),
+                );
+                Some(self.lose(error))
+            }
+        }
+    }
+
+    /// Takes the Service's address away.
+    fn lose(&mut self, reason: String) -> String {
+        self.core.allocator.release(self.name);
+        reason
+    }
+
+    /// The addresses asked for.
+    fn desired(&self) -> Result<Vec<IpAddr>, String> {
+        let desired: Vec<IpAddr> = self
+            .request
+            .desired
+            .clone()?
+            .iter()
+            .map(IpAddr::to_canonical)
+            .collect();
+        if !desired.is_empty() {
+            Families::of(&desired)?;
+        }
+        Ok(desired)
+    }
+
+    /// Assigns what the status shows or what is on record, the first that is acceptable. If none is: what stands against
+    /// the status, or against the record if the status is empty.
+    fn keep(
+        &mut self,
+        acceptable: impl Fn(&Self, &[IpAddr]) -> Result<(), Objection>,
+    ) -> Result<(), Objection> {
+        let recorded = self
+            .before
+            .as_ref()
+            .map(|holding| holding.addresses.clone());
+        let current = match &self.memory.replaced {
+            Some(replaced) if *replaced == self.request.current => &[],
+            _ => self.request.current.as_slice(),
+        };
+        let shown: Result<Vec<IpAddr>, &String> = current
+            .iter()
+            .map(|shown| shown.as_ref().map(IpAddr::to_canonical))
+            .collect();
+        let Ok(shown) = shown else {
+            let kept = self.keep_one(recorded.unwrap_or_default(), &acceptable);
+            return kept.map_err(|_| self.unreadable());
+        };
+        match recorded {
+            Some(recorded) if shown.iter().all(|address| recorded.contains(address)) => {
+                self.keep_one(recorded, &acceptable)
+            }
+            Some(recorded) => match self.keep_one(shown, &acceptable) {
+                Ok(()) => Ok(()),
+                Err(objection) => self.keep_one(recorded, &acceptable).map_err(|_| objection),
+            },
+            None => self.keep_one(shown, &acceptable),
+        }
+    }
+
+    fn keep_one(
+        &mut self,
+        addresses: Vec<IpAddr>,
+        acceptable: &impl Fn(&Self, &[IpAddr]) -> Result<(), Objection>,
+    ) -> Result<(), Objection> {
+        if addresses.is_empty() {
+            return Err(Objection::NotWanted);
+        }
+        acceptable(self, &addresses)?;
+        // What the status shows counts as had before only until every Service has been seen once.
+        let claim = if self.core.all_seen {
+            Claim::New
+        } else {
+            Claim::Old
+        };
+        let assigned = self
+            .core
+            .allocator
+            .assign(self.name, addresses, self.terms.clone(), claim);
+        assigned.map_err(Objection::Refused)
+    }
+
+    /// Whether these addresses are what the Service asks for. What cannot be assigned anyway is said to be so.
+    fn wants(
+        &self,
+        addresses: &[IpAddr],
+        stack: Stack,
+        wanted: &[IpAddr],
+    ) -> Result<(), Objection> {
+        let families = Families::of(addresses).map_err(Objection::Unknown)?;
+        if !families.serve(stack.families, self.request.policy) {
+            return Err(Objection::NotWanted);
+        }
+        let claim = if self.core.all_seen {
+            Claim::New
+        } else {
+            Claim::Old
+        };
+        self.core
+            .allocator
+            .admits(self.name, addresses, &self.terms, claim)
+            .map_err(Objection::Refused)?;
+        let pool = self.core.allocator.pool_of(addresses).map(Pool::name);
+        if self.asked_pool().is_some_and(|asked| pool != Some(asked)) {
+            return Err(Objection::NotWanted);
+        }
+        // One of two addresses may have been asked for, the other added.
+        let partly = self.prefers_dual(stack) && wanted.len() == 1;
+        let all_there = wanted.iter().all(|address| addresses.contains(address));
+        if !wanted.is_empty() && !(all_there && (partly || wanted.len() == addresses.len())) {
+            return Err(Objection::NotWanted);
+        }
+        Ok(())
+    }
+
+    /// The pool asked for.
+    pub(crate) fn asked_pool(&self) -> Option<&'a str> {
+        self.request.pool.as_deref().filter(|pool| !pool.is_empty())
+    }
+
+    pub(crate) fn prefers_dual(&self, stack: Stack) -> bool {
+        stack.families == Families::Dual && self.request.policy == FamilyPolicy::PreferDualStack
+    }
+
+    /// Tells why the status is given up.
+    fn tell_objection(&mut self, objection: &Objection) {
+        match objection {
+            Objection::Unknown(error) => {
+                let shown: Vec<String> = self.request.current.iter().map(show).collect();
+                let message = format!(
+                    "Failed to retrieve LBIPs IPFamily for {}: {error}",
+                    quoted(&shown)
+                );
+                self.note(Level::Warning, "nolbIPsIPFamily", message);
+            }
+            Objection::Refused(refusal) => {
+                let message = format!(
+                    "current IP for \"{}\" not allowed by config, will attempt for new IP assignment: {refusal}",
+                    self.name
+                );
+                self.note(Level::Normal, "ClearAssignment", message);
+            }
+            Objection::NotWanted => {}
+        }
+    }
+
+    /// The objection to a status that has a text which is no address.
+    fn unreadable(&self) -> Objection {
+        let shown: Vec<String> = self.request.current.iter().map(show).collect();
+        Objection::Unknown(format!(
+            "IPFamilyForAddresses: Invalid address {}",
+            quoted(&shown)
+        ))
+    }
+
+    /// Warns if an address is also a node's.
+    fn warn_of_nodes(&mut self, addresses: &[IpAddr]) {
+        let conflicts = addresses.iter().filter_map(|address| {
+            let node = self.core.allocator.node_of(*address)?;
+            Some(format!("\"{address}\" is also an address of node {node:?}"))
+        });
+        let conflicts: Vec<String> = conflicts.collect();
+        if !conflicts.is_empty() {
+            let message = format!(
+                "{}: give the node or the Service another address",
+                conflicts.join(", ")
+            );
+            self.tell(Topic::Conflict, Level::Warning, "AddressConflict", message);
+        }
+    }
+
+    fn fail(&mut self, reason: &'static str, message: String) {
+        self.tell(Topic::Failure, Level::Warning, reason, message);
+    }
+
+    /// Tells something about a lasting state: once, until the text changes or the state ends.
+    pub(crate) fn tell(
+        &mut self,
+        topic: Topic,
+        level: Level,
+        reason: &'static str,
+        message: String,
+    ) {
+        if self.memory.told.get(&topic) != Some(&message) {
+            self.note(level, reason, message.clone());
+        }
+        self.told.insert(topic, message);
+    }
+
+    pub(crate) fn note(&mut self, level: Level, reason: &'static str, message: String) {
+        self.notices.push(Notice {
+            level,
+            reason,
+            message,
+        });
+    }
+}
+
+/// Accepts whatever a Service could have at all.
+fn any_set(addresses: &[IpAddr]) -> Result<(), Objection> {
+    Families::of(addresses)
+        .map(drop)
+        .map_err(Objection::Unknown)
+}
+
+/// An entry of the status as text.
+fn show(shown: &Result<IpAddr, String>) -> String {
+    match shown {
+        Ok(address) => address.to_string(),
+        Err(text) => text.clone(),
+    }
+}
+
+/// Whether another Service may now get what it did not get before: an address was released, or is held on other terms.
+fn gave_way(before: Option<&Holding>, after: Option<&Holding>) -> bool {
+    let Some(before) = before else { return false };
+    let Some(after) = after else { return true };
+    before.terms != after.terms
+        || before
+            .addresses
+            .iter()
+            .any(|address| !after.addresses.contains(address))
+}

@@ -1,0 +1,22 @@
+//! The decisions of the controller as a caller sees them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may stop where it stands"
+)]
+#![allow(
+    clippy::wildcard_imports,
+    reason = "the words every test here is written in"
+)]
+
+mod choice;
+mod configuration;
+mod convergence;
+mod dual_stack;
+mod model;
+mod notices;
+mod restart;
+mod sharing;
+mod world;

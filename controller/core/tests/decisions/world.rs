@@ -1,0 +1,211 @@
+//! A cluster of Services around a core: writes what plans say, and checks what every plan must keep to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ferrolb_config::{ObjectName, Refused, read};
+use ferrolb_controller_core::{Core, FamilyPolicy, Plan, Port, Request, Transport};
+
+/// The name `default/NAME`.
+pub fn name(name: &str) -> ObjectName {
+    ObjectName::new("default", name)
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn ips(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| ip(text)).collect()
+}
+
+pub fn tcp(ports: &[u16]) -> BTreeSet<Port> {
+    ports
+        .iter()
+        .map(|number| Port {
+            transport: Transport::Tcp,
+            number: *number,
+        })
+        .collect()
+}
+
+/// An IPv4 Service of type `LoadBalancer` with port TCP/80 that asks for nothing.
+pub fn plain() -> Request {
+    Request {
+        balancer: true,
+        current: Vec::new(),
+        cluster_ips: vec!["10.96.0.1".into()],
+        policy: FamilyPolicy::SingleStack,
+        desired: Ok(Vec::new()),
+        pool: None,
+        sharing: None,
+        backend: String::new(),
+        ports: tcp(&[80]),
+    }
+}
+
+pub fn v6() -> Request {
+    Request {
+        cluster_ips: vec!["fd00::1".into()],
+        ..plain()
+    }
+}
+
+pub fn dual(policy: FamilyPolicy) -> Request {
+    Request {
+        cluster_ips: vec!["10.96.0.1".into(), "fd00::1".into()],
+        policy,
+        ..plain()
+    }
+}
+
+pub fn asking(addresses: &[&str]) -> Request {
+    Request {
+        desired: Ok(ips(addresses)),
+        ..plain()
+    }
+}
+
+pub fn from_pool(pool: &str) -> Request {
+    Request {
+        pool: Some(pool.into()),
+        ..plain()
+    }
+}
+
+pub fn sharing(key: &str, ports: &[u16]) -> Request {
+    Request {
+        sharing: Some(key.into()),
+        ports: tcp(ports),
+        ..plain()
+    }
+}
+
+/// A configuration of layer-2 pools: name, addresses, further keys.
+pub fn pools(pools: &[(&str, &str, &str)]) -> String {
+    let lines = pools.iter().map(|(name, addresses, more)| {
+        let protocol = if more.contains("protocol") {
+            ""
+        } else {
+            "protocol: layer2, "
+        };
+        format!("- {{name: {name}, {protocol}addresses: [{addresses}], {more}}}\n")
+    });
+    std::iter::once("address-pools:\n".to_string())
+        .chain(lines)
+        .collect()
+}
+
+/// The Services' requests with their status, and the core that decides them.
+pub struct World {
+    pub core: Core,
+    pub status: BTreeMap<ObjectName, Vec<String>>,
+}
+
+impl World {
+    /// A core with this configuration that has seen every Service.
+    pub fn new(document: &str) -> Self {
+        let mut world = Self::restarted(document, &[]);
+        world.core.all_seen();
+        world
+    }
+
+    /// A core with this configuration that has not seen the Services yet.
+    pub fn restarted(document: &str, status: &[(&str, &[&str])]) -> Self {
+        let mut world = Self {
+            core: Core::new(),
+            status: BTreeMap::new(),
+        };
+        for (service, addresses) in status {
+            world.show(service, addresses);
+        }
+        world.configure(document).unwrap();
+        world
+    }
+
+    pub fn configure(&mut self, document: &str) -> Result<(), Refused> {
+        self.core.configure(read(document).unwrap())
+    }
+
+    /// Overwrites the status of a Service.
+    pub fn show(&mut self, service: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        self.status.insert(name(service), addresses);
+    }
+
+    /// Decides a Service with the status it has, and writes the status. Then the same decision must change nothing.
+    pub fn apply(&mut self, service: &str, request: &Request) -> Plan {
+        let plan = self.decide(service, request);
+        if let Some(ingress) = &plan.ingress {
+            // The write is under way, and the decision comes again.
+            let again = self.decide(service, request);
+            assert_eq!(
+                again.ingress.as_ref(),
+                Some(ingress),
+                "the same address while the write is under way"
+            );
+            assert_eq!(
+                (again.notices.as_slice(), again.revisit),
+                (&[][..], false),
+                "said and changed once"
+            );
+            self.status.insert(
+                name(service),
+                ingress.iter().map(ToString::to_string).collect(),
+            );
+        }
+        let again = self.decide(service, request);
+        let silent = Plan {
+            ingress: None,
+            notices: Vec::new(),
+            revisit: false,
+            ..plan.clone()
+        };
+        assert_eq!(again, silent, "deciding again changes nothing");
+        plan
+    }
+
+    fn decide(&mut self, service: &str, request: &Request) -> Plan {
+        let service = name(service);
+        let status = self.status.get(&service).cloned().unwrap_or_default();
+        let current = status
+            .iter()
+            .map(|text| text.parse().map_err(|_| text.clone()))
+            .collect();
+        self.core.decide(
+            &service,
+            Some(&Request {
+                current,
+                ..request.clone()
+            }),
+        )
+    }
+
+    pub fn delete(&mut self, service: &str) -> Plan {
+        self.status.remove(&name(service));
+        self.core.decide(&name(service), None)
+    }
+
+    /// The addresses in the status of a Service, separated by spaces.
+    pub fn shown(&self, service: &str) -> String {
+        self.status
+            .get(&name(service))
+            .map(|addresses| addresses.join(" "))
+            .unwrap_or_default()
+    }
+
+    /// Decides and gives the address.
+    pub fn give(&mut self, service: &str, request: &Request) -> String {
+        self.apply(service, request);
+        self.shown(service)
+    }
+}
+
+/// The Events of a plan as `Level Reason: message`.
+pub fn told(plan: &Plan) -> Vec<String> {
+    let lines = plan
+        .notices
+        .iter()
+        .map(|notice| format!("{:?} {}: {}", notice.level, notice.reason, notice.message));
+    lines.collect()
+}
