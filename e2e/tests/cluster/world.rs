@@ -1,0 +1,218 @@
+//! The cluster all tests of this binary run on, one after the other.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use ferrolb_e2e::{
+    Lab,
+    deploy::{self, NAMESPACE, PATIENCE},
+    observe::{arp, http, service},
+};
+use serde_json::{Value, json};
+
+/// The host every question comes from.
+pub const CLIENT: &str = "client1";
+/// The node whose own address lies in the classic pool, as minikube's does.
+pub const INSIDER: &str = "n3";
+/// That address.
+pub const INSIDER_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 99, 100);
+/// The classic pool: its first address is .96.
+pub const CLASSIC: &str = "192.168.99.100/28";
+
+/// A lab with FerroLB on it.
+pub struct World {
+    lab: Lab,
+}
+
+impl std::ops::Deref for World {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl World {
+    /// Raises three nodes and a client, and puts FerroLB on them without a configuration.
+    pub fn raise() -> Result<Self> {
+        let lab = Lab::builder("e2e")
+            .nodes(3)
+            .node_address(INSIDER, INSIDER_ADDRESS)
+            .clients(1)
+            .up()?;
+        lab.deploy()?;
+        deploy::apply_kustomization(&lab, "base")?;
+        deploy::wait_ready(&lab)?;
+        Ok(Self { lab })
+    }
+
+    /// Takes the lab down, or leaves it up for a look around where `KEEP=1` says so.
+    pub fn end(self) -> Result<()> {
+        if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
+            eprintln!("the lab stays up: target/debug/lab --help");
+            return Ok(());
+        }
+        let name = self.lab.name();
+        self.lab.down()?;
+        let left = Lab::leftovers(&name);
+        ensure!(left.is_empty(), "left behind: {left:#?}");
+        Ok(())
+    }
+
+    /// Removes what an earlier test made and puts the classic pool in force.
+    pub fn clean(&self) -> Result<()> {
+        self.kubectl(&[
+            "delete",
+            "services,pods",
+            "-n",
+            "default",
+            "-l",
+            "e2e=yes",
+            "--wait",
+            "--grace-period=1",
+        ])?;
+        self.configure(&[("custom-ip-space", &[CLASSIC])])
+    }
+
+    /// Puts pools in force: waits until the controller shows exactly these and nothing is stale.
+    pub fn configure(&self, pools: &[(&str, &[&str])]) -> Result<()> {
+        deploy::configure(self, &deploy::pools(pools))?;
+        let wanted: BTreeSet<_> = pools.iter().map(|(name, _)| (*name).to_owned()).collect();
+        self.wait("the configuration to be taken up", PATIENCE, || {
+            let text = self.controller_metrics()?;
+            let shown: BTreeSet<_> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("metallb_allocator_addresses_total{pool=\""))
+                .filter_map(|line| Some(line.split_once('"')?.0.to_owned()))
+                .collect();
+            let stale = http::series(&text, "metallb_k8s_client_config_stale_bool");
+            ensure!(
+                shown == wanted && stale == Some(0.0),
+                "pools {shown:?}, stale {stale:?}"
+            );
+            Ok(true)
+        })
+    }
+
+    /// Creates a Service of `type: LoadBalancer` named `name`; `spec` is merged into its spec.
+    pub fn balancer(&self, name: &str, spec: Value) -> Result<()> {
+        let mut object = service::balancer(name, &spec);
+        object["metadata"]["labels"] = json!({"e2e": "yes"});
+        self.apply(&object.to_string()).map(drop)
+    }
+
+    /// Creates such a Service and waits for its address.
+    pub fn balanced(&self, name: &str, spec: Value) -> Result<Ipv4Addr> {
+        self.balancer(name, spec)?;
+        Ok(service::address(self, name)?.parse()?)
+    }
+
+    /// Runs an echo server for the Service `name` on `node` and waits until it is ready.
+    pub fn echo(&self, name: &str, node: &str) -> Result<()> {
+        let pod = format!("{name}-{node}");
+        self.apply(
+            &json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": pod, "namespace": "default", "labels": {"app": name, "e2e": "yes"}},
+                "spec": {
+                    "nodeName": node,
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{
+                        "name": "echo", "image": "lab/echo:1", "imagePullPolicy": "Never",
+                        "env": [{"name": "NODE_NAME", "value": node}],
+                        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+                    }],
+                },
+            })
+            .to_string(),
+        )?;
+        let pod = format!("pod/{pod}");
+        self.kubectl(&["wait", "--for=condition=Ready", &pod, "--timeout=120s"])
+            .map(drop)
+    }
+
+    /// Waits until exactly one host answers for `address`, a node, and returns its name.
+    pub fn owner(&self, address: Ipv4Addr) -> Result<String> {
+        self.wait_for(&format!("one answer for {address}"), PATIENCE, || {
+            let answerers = arp::answerers(self, CLIENT, address)?;
+            ensure!(answerers.len() == 1, "answered by {answerers:?}");
+            Ok(answerers.into_iter().next())
+        })
+    }
+
+    /// Waits until nobody answers for `address`.
+    pub fn silence(&self, address: Ipv4Addr) -> Result<()> {
+        self.wait(&format!("silence for {address}"), PATIENCE, || {
+            let answerers = arp::answerers(self, CLIENT, address)?;
+            ensure!(answerers.is_empty(), "answered by {answerers:?}");
+            Ok(true)
+        })
+    }
+
+    /// `GET /` through `address` from the client until it works; returns the body.
+    pub fn fetch(&self, address: Ipv4Addr) -> Result<String> {
+        self.wait_for(&format!("HTTP through {address}"), PATIENCE, || {
+            let answer = http::get(
+                self,
+                CLIENT,
+                address.into(),
+                80,
+                "/",
+                Duration::from_secs(2),
+            )?;
+            ensure!(answer.status == 200, "status {}", answer.status);
+            Ok(Some(answer.body))
+        })
+    }
+
+    /// The controller's metrics.
+    pub fn controller_metrics(&self) -> Result<String> {
+        let pod = deploy::controller_pod(self)?;
+        let path = "jsonpath={.status.podIP}";
+        let ip = self.kubectl(&["-n", NAMESPACE, "get", "pod", &pod, "-o", path])?;
+        let answer = http::get(
+            self,
+            "n1",
+            ip.trim().parse()?,
+            7472,
+            "/metrics",
+            Duration::from_secs(5),
+        )?;
+        Ok(answer.body)
+    }
+
+    /// The metrics of the speaker on `node`.
+    pub fn speaker_metrics(&self, node: &str) -> Result<String> {
+        let address = self.address(node)?;
+        let answer = http::get(
+            self,
+            CLIENT,
+            address.into(),
+            7472,
+            "/metrics",
+            Duration::from_secs(5),
+        )?;
+        Ok(answer.body)
+    }
+
+    /// Kills a daemon's process outright and waits until the kubelet has another one running and ready.
+    pub fn kill_container(&self, pod: &str, container: &str) -> Result<()> {
+        let before = self.container_pid(NAMESPACE, pod, container)?;
+        self.kill(before, ferrolb_e2e::lab::Signal::SIGKILL)?;
+        self.wait(&format!("{pod} to run again"), PATIENCE, || {
+            let now = self.container_pid(NAMESPACE, pod, container)?;
+            Ok(now != before)
+        })?;
+        let pod = format!("pod/{pod}");
+        self.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "wait",
+            "--for=condition=Ready",
+            &pod,
+            "--timeout=180s",
+        ])
+        .map(drop)
+        .context("not ready again")
+    }
+}

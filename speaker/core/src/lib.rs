@@ -1,0 +1,39 @@
+//! Which node answers for which address, and when it says so unasked: the pure decision.
+//!
+//! ```text
+//!  Kubernetes ── apply, delete ──▶ View ── decide(me, service) ──▶ Verdict ──▶ Announced ──▶ Step
+//!                                   │ names the Services                        what changed: addresses
+//!                                   ▼ a change touches                          taken and released, events
+//!                                 Touched                                        │
+//!                                                                                ▼
+//!                                              now ──▶ Burst ──▶ gratuitous rounds that are due
+//! ```
+//!
+//! Nothing here reads a clock, draws a number or waits. Every speaker that sees the same objects comes to the same
+//! answer, and to MetalLB's: that is what keeps two nodes from answering at once.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `order` | MetalLB's order of nodes for one address |
+//! | `facts` | what is kept of each Kubernetes object |
+//! | `view` | all facts, indexed; which Services a change touches |
+//! | `decide` | does this node announce this Service |
+//! | `reason` | why not, in MetalLB's word and in a sentence |
+//! | `announced` | what this node announces now, and what a verdict changes about it |
+//! | `burst` | the schedule of gratuitous frames |
+
+mod announced;
+mod burst;
+mod decide;
+mod facts;
+mod order;
+mod reason;
+mod view;
+
+pub use announced::{Announced, Event, Step};
+pub use burst::{Burst, PACE, PERIOD, ROUNDS};
+pub use decide::{Announcement, Verdict, decide};
+pub use facts::{Endpoint, Endpoints, IngressIp, Node, Service, SpeakerPod, TrafficPolicy};
+pub use order::{first, order};
+pub use reason::{NotEligible, Reason};
+pub use view::{Kind, Touched, View};

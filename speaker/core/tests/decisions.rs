@@ -1,0 +1,489 @@
+//! Whole decisions: objects in, verdict of every node out.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ferrolb_config::{Config, ObjectName, read};
+use ferrolb_speaker_core::{
+    Announcement, Endpoint, Endpoints, IngressIp, Kind, Node, Reason, Service, SpeakerPod, Touched,
+    TrafficPolicy, Verdict, View, decide, order,
+};
+use proptest::prelude::*;
+
+const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
+
+fn config(addresses: &str, protocol: &str) -> Config {
+    read(&format!(
+        "address-pools:\n- name: pool\n  protocol: {protocol}\n  addresses:\n  - {addresses}\n"
+    ))
+    .unwrap()
+}
+
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("default", name)
+}
+
+fn load_balancer(ingress: &[&str], traffic_policy: TrafficPolicy) -> Service {
+    Service {
+        load_balancer: true,
+        ingress: ingress.iter().map(|text| IngressIp::from(*text)).collect(),
+        traffic_policy,
+    }
+}
+
+fn endpoint(node: &str, ready: bool, serving: bool) -> Endpoint {
+    Endpoint {
+        node: Some(node.to_owned()),
+        ready,
+        serving,
+    }
+}
+
+fn ready_node(last: u8) -> Node {
+    Node {
+        ready: true,
+        network_unavailable: false,
+        addresses: BTreeSet::from([[192, 168, 1, last].into()]),
+    }
+}
+
+/// Three Ready nodes with a Ready speaker each, the pool 192.168.1.240/28 and 10.0.0.0/24, everything listed.
+fn view() -> View {
+    let mut view = View::new();
+    for (node, last) in NODES.into_iter().zip(1..) {
+        view.apply_node(node.to_owned(), ready_node(last));
+    }
+    view.set_speakers(Some(NODES.map(|node| pod(node, true)).to_vec()));
+    view.set_config(config(
+        "192.168.1.240/28\n  - 10.0.0.0/24\n  - fc00::/64",
+        "layer2",
+    ));
+    for kind in Kind::ALL {
+        view.set_listed(kind);
+    }
+    view
+}
+
+fn pod(node: &str, ready: bool) -> SpeakerPod {
+    SpeakerPod {
+        node: node.to_owned(),
+        ready,
+    }
+}
+
+fn with_service(view: &mut View, text: &str, service: Service, endpoints: &[Endpoint]) {
+    view.apply_service(name(text), service);
+    let endpoints = endpoints.iter().cloned().collect::<Endpoints>();
+    view.apply_endpoints(name(&format!("{text}-slice")), name(text), endpoints);
+}
+
+/// The nodes that announce the Service.
+fn announcing(view: &View, service: &str) -> Vec<&'static str> {
+    let announces =
+        |node: &&str| matches!(decide(view, node, &name(service)), Verdict::Announce(_));
+    NODES.into_iter().filter(announces).collect()
+}
+
+fn reason(view: &View, node: &str, service: &str) -> Reason {
+    match decide(view, node, &name(service)) {
+        Verdict::Silent(reason) => reason,
+        Verdict::Announce(announcement) => panic!("{node} announces {announcement:?}"),
+    }
+}
+
+#[test]
+fn cluster_policy_goes_to_the_first_live_node_wherever_the_endpoints_are() {
+    let mut view = view();
+    let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Cluster);
+    with_service(&mut view, "web", service, &[endpoint("node-b", true, true)]);
+    // Appendix A: a, c, b.
+    assert_eq!(announcing(&view, "web"), ["node-a"]);
+    view.apply_node("node-a".to_owned(), Node::default());
+    assert_eq!(announcing(&view, "web"), ["node-c"]);
+    view.delete_node("node-c");
+    assert_eq!(announcing(&view, "web"), ["node-b"]);
+}
+
+#[test]
+fn every_check_has_metallbs_word() {
+    let mut view = view();
+    let ready = [endpoint("node-a", true, true)];
+    let cluster = TrafficPolicy::Cluster;
+    let kinds: [(&str, Service, &[Endpoint], &str); 9] = [
+        ("none", load_balancer(&[], cluster), &ready, "noIPAllocated"),
+        ("host", load_balancer(&[""], cluster), &ready, "invalidIP"),
+        (
+            "second",
+            load_balancer(&["192.168.1.240", "x"], cluster),
+            &ready,
+            "invalidIP",
+        ),
+        (
+            "outside",
+            load_balancer(&["172.16.0.1"], cluster),
+            &ready,
+            "ipNotAllowed",
+        ),
+        (
+            "half",
+            load_balancer(&["192.168.1.240", "172.16.0.1"], cluster),
+            &ready,
+            "ipNotAllowed",
+        ),
+        (
+            "empty",
+            load_balancer(&["192.168.1.240"], cluster),
+            &[],
+            "notOwner",
+        ),
+        (
+            "unready",
+            load_balancer(&["192.168.1.241"], cluster),
+            &[endpoint("node-a", false, false)],
+            "notOwner",
+        ),
+        (
+            "elsewhere",
+            load_balancer(&["192.168.1.242"], TrafficPolicy::Local),
+            &[endpoint("gone", true, true)],
+            "notOwner",
+        ),
+        ("internal", Service::default(), &ready, "notLoadBalancer"),
+    ];
+    for (service, facts, endpoints, word) in kinds {
+        with_service(&mut view, service, facts, endpoints);
+        for node in NODES {
+            let reason = reason(&view, node, service);
+            assert_eq!(reason.word(), word, "{service}: {reason}");
+        }
+    }
+    assert_eq!(reason(&view, "node-a", "absent").word(), "serviceDeleted");
+}
+
+#[test]
+fn nothing_is_announced_before_everything_is_listed_and_configured() {
+    let mut view = View::new();
+    let service = load_balancer(&["10.0.0.1"], TrafficPolicy::Cluster);
+    with_service(&mut view, "web", service, &[endpoint("node-a", true, true)]);
+    view.apply_node("node-a".to_owned(), ready_node(1));
+    for kind in Kind::ALL {
+        assert_eq!(reason(&view, "node-a", "web"), Reason::NotSynced);
+        view.set_listed(kind);
+    }
+    assert_eq!(reason(&view, "node-a", "web"), Reason::NoConfig);
+    assert_eq!(
+        view.set_config(config("10.0.0.0/24", "layer2")),
+        Touched::All
+    );
+    assert_eq!(announcing(&view, "web"), ["node-a"]);
+    view.set_config(config("10.0.0.0/24", "bgp"));
+    assert_eq!(reason(&view, "node-a", "web").word(), "protocolChanged");
+}
+
+#[test]
+fn local_policy_goes_to_nodes_with_endpoints_and_to_terminating_ones_last() {
+    let mut view = view();
+    let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Local);
+    with_service(
+        &mut view,
+        "web",
+        service,
+        &[
+            endpoint("node-b", true, true),
+            endpoint("node-c", true, true),
+        ],
+    );
+    assert_eq!(announcing(&view, "web"), ["node-c"]);
+    let slice = name("web-slice");
+    let going = [
+        endpoint("node-c", false, true),
+        endpoint("node-b", true, true),
+    ];
+    view.apply_endpoints(slice.clone(), name("web"), Endpoints::from_iter(going));
+    assert_eq!(announcing(&view, "web"), ["node-b"]);
+    let all_going = [
+        endpoint("node-c", false, true),
+        endpoint("node-b", false, true),
+    ];
+    view.apply_endpoints(slice.clone(), name("web"), Endpoints::from_iter(all_going));
+    assert_eq!(announcing(&view, "web"), ["node-c"]);
+    view.delete_endpoints(&slice);
+    assert_eq!(reason(&view, "node-c", "web"), Reason::NoEndpoints);
+}
+
+#[test]
+fn a_node_is_live_by_its_conditions_and_its_speaker() {
+    let mut view = view();
+    let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Cluster);
+    with_service(&mut view, "web", service, &[endpoint("node-b", true, true)]);
+    let unplugged = Node {
+        network_unavailable: true,
+        ..ready_node(1)
+    };
+    view.apply_node("node-a".to_owned(), unplugged);
+    assert_eq!(announcing(&view, "web"), ["node-c"]);
+    view.set_speakers(Some(vec![
+        pod("node-a", true),
+        pod("node-b", true),
+        pod("node-c", false),
+    ]));
+    assert_eq!(announcing(&view, "web"), ["node-b"]);
+    assert!(
+        reason(&view, "node-c", "web")
+            .to_string()
+            .contains("speaker")
+    );
+    // Unknown, or a list of other pods: the Nodes decide alone.
+    view.set_speakers(None);
+    assert_eq!(announcing(&view, "web"), ["node-c"]);
+    view.set_speakers(Some(vec![]));
+    assert_eq!(announcing(&view, "web"), ["node-c"]);
+}
+
+#[test]
+fn a_nodes_own_address_is_never_announced() {
+    let mut view = view();
+    view.set_config(config("192.168.1.0/24", "layer2"));
+    let service = load_balancer(&["192.168.1.3"], TrafficPolicy::Cluster);
+    with_service(&mut view, "web", service, &[endpoint("node-b", true, true)]);
+    for node in NODES {
+        let reason = reason(&view, node, "web");
+        assert_eq!(reason.word(), "nodeAddress");
+        assert!(reason.to_string().contains("node-c"), "{reason}");
+    }
+    // The address of a node that is gone is free.
+    assert_eq!(view.delete_node("node-c"), Touched::All);
+    assert_eq!(announcing(&view, "web").len(), 1);
+}
+
+#[test]
+fn both_addresses_of_a_dual_stack_service_have_the_owner_of_the_first() {
+    let mut view = view();
+    for (service, ingress) in [
+        ("four", ["10.0.0.1", "fc00::1"]),
+        ("six", ["fc00::2", "10.0.0.2"]),
+    ] {
+        let service_facts = load_balancer(&ingress, TrafficPolicy::Cluster);
+        with_service(
+            &mut view,
+            service,
+            service_facts,
+            &[endpoint("node-b", true, true)],
+        );
+        let owner = order(NODES, ingress[0])[0];
+        let Verdict::Announce(announcement) = decide(&view, owner, &name(service)) else {
+            panic!("{service}");
+        };
+        assert_eq!(announcement.addresses.len(), 2);
+        assert_eq!(announcing(&view, service), [owner]);
+    }
+}
+
+#[test]
+fn services_that_share_an_address_have_one_owner_and_touch_each_other() {
+    let mut view = view();
+    let ready = [endpoint("node-b", true, true)];
+    let (own, shared) = ("10.0.0.1", "192.168.1.240");
+    with_service(
+        &mut view,
+        "one",
+        load_balancer(&[shared], TrafficPolicy::Cluster),
+        &ready,
+    );
+    assert_eq!(announcing(&view, "one"), ["node-a"]);
+    // The second one's key, its first address, is smaller as text: node-b is first for it.
+    let touched = view.apply_service(
+        name("two"),
+        load_balancer(&[own, shared], TrafficPolicy::Cluster),
+    );
+    assert_eq!(
+        touched,
+        Touched::Some(BTreeSet::from([name("one"), name("two")]))
+    );
+    // Without endpoints it announces nothing but still has its say in the key.
+    assert_eq!(announcing(&view, "one"), ["node-b"]);
+    assert_eq!(reason(&view, "node-b", "two"), Reason::NoEndpoints);
+    let endpoints = Endpoints::from_iter(ready);
+    assert_eq!(
+        view.apply_endpoints(name("two-slice"), name("two"), endpoints),
+        touched
+    );
+    assert_eq!(announcing(&view, "two"), ["node-b"]);
+    assert_eq!(view.delete_service(&name("two")), touched);
+    assert_eq!(announcing(&view, "one"), ["node-a"]);
+}
+
+#[test]
+fn a_change_names_the_services_it_touches() {
+    let mut view = view();
+    let service = load_balancer(&["10.0.0.1"], TrafficPolicy::Cluster);
+    let only = |text| Touched::Some(BTreeSet::from([name(text)]));
+    assert_eq!(
+        view.apply_service(name("web"), service.clone()),
+        only("web")
+    );
+    assert!(view.apply_service(name("web"), service).is_empty());
+    let endpoints = Endpoints::from_iter([endpoint("node-a", true, true)]);
+    assert_eq!(
+        view.apply_endpoints(name("s"), name("web"), endpoints.clone()),
+        only("web")
+    );
+    assert!(
+        view.apply_endpoints(name("s"), name("web"), endpoints.clone())
+            .is_empty()
+    );
+    // A slice that changes hands touches both.
+    let both = Touched::Some(BTreeSet::from([name("other"), name("web")]));
+    assert_eq!(
+        view.apply_endpoints(name("s"), name("other"), endpoints),
+        both
+    );
+    assert_eq!(view.delete_endpoints(&name("s")), only("other"));
+    // A heartbeat of a Node touches nothing; losing it touches all.
+    assert!(
+        view.apply_node("node-a".to_owned(), ready_node(1))
+            .is_empty()
+    );
+    assert_eq!(view.delete_node("node-a"), Touched::All);
+    assert!(view.delete_node("node-a").is_empty());
+    assert_eq!(view.delete_service(&name("web")), only("web"));
+}
+
+#[derive(Clone, Debug)]
+enum Edit {
+    Service(usize, Vec<u8>, bool),
+    DeleteService(usize),
+    Slice(usize, usize, Vec<(usize, bool, bool)>),
+    DeleteSlice(usize),
+    Node(usize, bool, bool),
+    DeleteNode(usize),
+    Speakers(Option<Vec<bool>>),
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let ends = prop::collection::vec((0_usize..3, any::<bool>(), any::<bool>()), 0..4);
+    prop_oneof![
+        4 => (0_usize..4, prop::collection::vec(0_u8..4, 0..3), any::<bool>())
+            .prop_map(|(service, ingress, local)| Edit::Service(service, ingress, local)),
+        1 => (0_usize..4).prop_map(Edit::DeleteService),
+        4 => (0_usize..6, 0_usize..4, ends).prop_map(|(slice, service, ends)| Edit::Slice(slice, service, ends)),
+        1 => (0_usize..6).prop_map(Edit::DeleteSlice),
+        2 => (0_usize..3, any::<bool>(), any::<bool>()).prop_map(|(node, ready, cut)| Edit::Node(node, ready, cut)),
+        1 => (0_usize..3).prop_map(Edit::DeleteNode),
+        1 => prop::option::of(prop::collection::vec(any::<bool>(), 3)).prop_map(Edit::Speakers),
+    ]
+}
+
+fn make(view: &mut View, edit: &Edit) -> Touched {
+    let service = |index: usize| name(&format!("service-{index}"));
+    let slice = |index: usize| name(&format!("slice-{index}"));
+    match edit {
+        Edit::Service(index, ingress, local) => {
+            let policy = if *local {
+                TrafficPolicy::Local
+            } else {
+                TrafficPolicy::Cluster
+            };
+            let texts: Vec<String> = ingress
+                .iter()
+                .map(|last| format!("10.0.0.{last}"))
+                .collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            view.apply_service(service(*index), load_balancer(&texts, policy))
+        }
+        Edit::DeleteService(index) => view.delete_service(&service(*index)),
+        Edit::Slice(index, of, ends) => {
+            let ends = ends
+                .iter()
+                .map(|(node, ready, serving)| endpoint(NODES[*node], *ready, *serving));
+            view.apply_endpoints(slice(*index), service(*of), ends.collect())
+        }
+        Edit::DeleteSlice(index) => view.delete_endpoints(&slice(*index)),
+        Edit::Node(index, ready, cut) => {
+            let node = Node {
+                ready: *ready,
+                network_unavailable: *cut,
+                addresses: BTreeSet::new(),
+            };
+            view.apply_node(NODES[*index].to_owned(), node)
+        }
+        Edit::DeleteNode(index) => view.delete_node(NODES[*index]),
+        Edit::Speakers(ready) => view.set_speakers(ready.as_ref().map(|ready| {
+            NODES
+                .iter()
+                .zip(ready)
+                .map(|(node, ready)| pod(node, *ready))
+                .collect()
+        })),
+    }
+}
+
+/// What each node announces; why it is silent may change without notice.
+fn announcements(view: &View) -> BTreeMap<(&'static str, ObjectName), Option<Announcement>> {
+    let services: Vec<ObjectName> = (0..4)
+        .map(|index| name(&format!("service-{index}")))
+        .collect();
+    let pairs = NODES
+        .into_iter()
+        .flat_map(|node| services.iter().map(move |service| (node, service.clone())));
+    pairs
+        .map(|(node, service)| {
+            let announced = match decide(view, node, &service) {
+                Verdict::Announce(announcement) => Some(announcement),
+                Verdict::Silent(_) => None,
+            };
+            ((node, service), announced)
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens: a verdict changes only for Services the change named, and no address has two
+    /// announcers.
+    #[test]
+    fn changes_name_what_they_touch_and_no_address_has_two_owners(edits in prop::collection::vec(edit(), 1..60)) {
+        let mut view = view();
+        let mut before = announcements(&view);
+        for edit in edits {
+            let touched = make(&mut view, &edit);
+            let after = announcements(&view);
+            for ((node, service), verdict) in &after {
+                let named = match &touched {
+                    Touched::All => true,
+                    Touched::Some(services) => services.contains(service),
+                };
+                let same = before.get(&(*node, service.clone())) == Some(verdict);
+                prop_assert!(named || same, "{edit:?} changed {service} on {node} and did not say so");
+            }
+            let mut owners: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+            for ((node, _), verdict) in &after {
+                if let Some(announcement) = verdict {
+                    for address in &announcement.addresses {
+                        owners.entry(*address).or_default().insert(node);
+                    }
+                }
+            }
+            for (address, nodes) in &owners {
+                prop_assert!(nodes.len() == 1, "{address} is announced by {nodes:?}");
+            }
+            for (node, service) in after.keys() {
+                if let Verdict::Silent(Reason::NotOwner { owner, .. }) = decide(&view, node, service) {
+                    let shared = view.service(service).unwrap().addresses().any(|address| {
+                        owners.get(&address).is_some_and(|nodes| nodes.contains(owner.as_str()))
+                    });
+                    prop_assert!(shared, "{service}: {owner} is named as owner and announces nothing");
+                }
+            }
+            before = after;
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `AF_PACKET` sockets for tokio: the only unsafe code of the project.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `open` | a socket that has seen no frame before its filter was in place |
+//! | `inbox` | many frames received with one call (`recvmmsg`), and what the kernel says about each |
+//! | `outbox` | many frames sent with one call (`sendmmsg`) |
+//!
+//! A socket is bound to one interface by its index. If the interface goes down, receiving fails once with `ENETDOWN` and
+//! goes on when it is up again; if it is removed, the socket stays deaf for ever and is to be dropped.
+#![allow(
+    unsafe_code,
+    reason = "sockaddr_ll, recvmmsg, sendmmsg and packet socket options have no safe interface; every block says why it is sound"
+)]
+
+mod inbox;
+mod open;
+mod outbox;
+
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, AsRawFd};
+
+use ferrolb_speaker_wire::filter::Instruction;
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+pub use inbox::{BATCH, Inbox, SLOT};
+pub use open::OpenError;
+pub use outbox::SendError;
+
+/// Errors too: a packet socket whose interface goes down is in error and not readable.
+const INTEREST: Interest = Interest::READABLE
+    .add(Interest::WRITABLE)
+    .add(Interest::ERROR);
+
+/// A non-blocking raw packet socket on one interface, registered with the current tokio runtime.
+#[derive(Debug)]
+pub struct PacketSocket {
+    fd: AsyncFd<Socket>,
+}
+
+impl PacketSocket {
+    /// Opens a socket for the ARP frames of the interface with this index, of which only those arrive that `filter`
+    /// lets through. Needs `CAP_NET_RAW`, and a tokio runtime with I/O enabled: outside of one it panics, as everything
+    /// of tokio's does.
+    pub fn arp(interface: NonZeroU32, filter: &[Instruction]) -> Result<Self, OpenError> {
+        let socket = open::arp(interface, filter)?;
+        // SAFETY: the socket is owned by the AsyncFd, is never replaced in it, and is closed only when dropped with it,
+        // so the descriptor stays open and the same for as long as it is registered.
+        let fd = unsafe { AsyncFd::register_with_interest(socket, INTEREST) }
+            .map_err(|error| OpenError::Register(error.into()))?;
+        Ok(Self { fd })
+    }
+
+    /// Waits until at least one frame is there and takes as many as are there into `inbox`, up to [`BATCH`], in place of
+    /// those it held. Cancel-safe: frames are taken by one call that does not wait.
+    pub async fn receive(&self, inbox: &mut Inbox) -> io::Result<()> {
+        loop {
+            let mut ready = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
+            if let Ok(result) = ready.try_io(|fd| inbox.fill(fd.get_ref().as_fd())) {
+                return result;
+            }
+        }
+    }
+
+    /// Sends the frames in order, waiting where the interface's queue is full. Each frame is a whole Ethernet frame.
+    pub async fn send<F: AsRef<[u8]>>(&self, frames: &[F]) -> Result<(), SendError> {
+        let mut sent = 0;
+        while let Some(rest) = frames.get(sent..).filter(|rest| !rest.is_empty()) {
+            let mut ready = self
+                .fd
+                .writable()
+                .await
+                .map_err(|cause| SendError { sent, cause })?;
+            match ready.try_io(|fd| outbox::send(fd.get_ref().as_fd(), rest)) {
+                Ok(Ok(more)) => sent += more,
+                Ok(Err(cause)) => return Err(SendError { sent, cause }),
+                Err(_would_block) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames the kernel dropped since the last call because we did not fetch them in time (`PACKET_STATISTICS`).
+    pub fn take_kernel_drops(&self) -> io::Result<u32> {
+        let mut statistics = libc::tpacket_stats {
+            tp_packets: 0,
+            tp_drops: 0,
+        };
+        let mut length = open::length_of::<libc::tpacket_stats>();
+        // SAFETY: both pointers lead to live values on this stack frame, and `length` says how large the first is.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut statistics).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 {
+            Ok(statistics.tp_drops)
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Real frames over a veth pair in a network namespace of the test's own. Needs root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::num::NonZeroU32;
+use std::process::Command;
+use std::time::Duration;
+
+use ferrolb_speaker_socket::{BATCH, Inbox, PacketSocket};
+use ferrolb_speaker_wire::filter::INCOMING_ARP;
+use ferrolb_speaker_wire::{ArpFrame, Delivery, MacAddr, request};
+use nix::sched::{CloneFlags, unshare};
+use tokio::time::timeout;
+
+const A: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xa);
+const B: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xb);
+/// Only to catch a hang.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Runs `test` in a fresh namespace with the pair near/far; the namespace goes with the thread.
+fn in_lab<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: a network namespace needs root");
+        return;
+    }
+    let lab = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        ip("link add name near type veth peer name far");
+        for (name, mac) in [("near", A), ("far", B)] {
+            ip(&format!("link set {name} address {mac} up"));
+        }
+        // Until carrier has been noticed the kernel drops what is sent.
+        while ip("-br link show up").matches(" UP ").count() < 2 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { timeout(SOON, test()).await.expect("the test hangs") });
+    });
+    if let Err(panic) = lab.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Children inherit the namespace of the thread that starts them.
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn open(name: &str) -> PacketSocket {
+    let index = nix::net::if_::if_nametoindex(name).unwrap();
+    PacketSocket::arp(NonZeroU32::new(index).unwrap(), &INCOMING_ARP).unwrap()
+}
+
+fn question(last: u8) -> ArpFrame {
+    request([10, 0, 0, last].into(), [10, 0, 0, 1].into(), A)
+}
+
+#[test]
+fn frames_arrive_whole_in_order_and_in_batches() {
+    in_lab(|| async {
+        let (a, b) = (open("near"), open("far"));
+        let sent: Vec<ArpFrame> = (0..200).map(question).collect();
+        a.send(&sent).await.unwrap();
+        let (mut inbox, mut received, mut largest) = (Inbox::new(), Vec::new(), 0);
+        while received.len() < sent.len() {
+            b.receive(&mut inbox).await.unwrap();
+            largest = largest.max(inbox.frames().len());
+            for frame in inbox.frames() {
+                assert_eq!((frame.delivery, frame.vlan), (Delivery::Broadcast, None));
+                received.push(frame.bytes.to_vec());
+            }
+        }
+        assert_eq!(received, sent);
+        assert_eq!(largest, BATCH);
+        assert_eq!(b.take_kernel_drops().unwrap(), 0);
+    });
+}
+
+#[test]
+fn kernel_filter_keeps_out_other_protocols_and_our_own_frames() {
+    in_lab(|| async {
+        let (a, b) = (open("near"), open("far"));
+        let mut ip = question(1);
+        ip[12..14].copy_from_slice(&[0x08, 0x00]);
+        b.send(&[question(7)]).await.unwrap();
+        a.send(&[ip, question(2)]).await.unwrap();
+        let mut inbox = Inbox::new();
+        b.receive(&mut inbox).await.unwrap();
+        let first: Vec<_> = inbox.frames().map(|frame| frame.bytes.to_vec()).collect();
+        assert_eq!(first, [question(2)]);
+    });
+}
+
+#[test]
+fn unicast_foreign_and_short_frames_are_told_apart() {
+    in_lab(|| async {
+        let (a, b) = (open("near"), open("far"));
+        ip("link set far promisc on");
+        let mut to_b = question(1);
+        to_b[..6].copy_from_slice(&B.octets());
+        let mut to_other = question(2);
+        to_other[5] = 0;
+        to_other[0] = 2;
+        let frames: [&[u8]; 3] = [&to_b, &to_other, &question(3)[..20]];
+        a.send(&frames).await.unwrap();
+        let (mut inbox, mut seen) = (Inbox::new(), Vec::new());
+        while seen.len() < 3 {
+            b.receive(&mut inbox).await.unwrap();
+            seen.extend(
+                inbox
+                    .frames()
+                    .map(|frame| (frame.delivery, frame.bytes.len())),
+            );
+        }
+        assert_eq!(
+            seen,
+            [
+                (Delivery::Host, 60),
+                (Delivery::OtherHost, 60),
+                (Delivery::Broadcast, 20)
+            ]
+        );
+    });
+}
+
+/// Input: a broadcast ARP request with an 802.1Q tag, VLAN 7, from a peer, and one with VLAN 0 and a priority.
+/// Output: the first is marked either by a reported tag or as somebody else's; the second is an ordinary broadcast.
+#[test]
+fn a_tagged_frame_shows_its_tag_or_a_contradiction() {
+    in_lab(|| async {
+        let (a, b) = (open("near"), open("far"));
+        let tagged = |tag: [u8; 2]| {
+            let plain = question(1);
+            [&plain[..12], &[0x81, 0x00], &tag, &plain[12..]].concat()
+        };
+        a.send(&[tagged([0, 7]), tagged([0xe0, 0])]).await.unwrap();
+        let (mut inbox, mut seen) = (Inbox::new(), Vec::new());
+        while seen.len() < 2 {
+            b.receive(&mut inbox).await.unwrap();
+            for frame in inbox.frames() {
+                seen.push(ferrolb_speaker_wire::decode(&frame, B).map(|packet| packet.target_ip));
+            }
+        }
+        assert_eq!(seen[0], Err(ferrolb_speaker_wire::DropReason::VlanTagged));
+        assert_eq!(seen[1], Ok([10, 0, 0, 1].into()));
+    });
+}
+
+#[test]
+fn an_interface_that_goes_down_is_an_error_once_and_heard_again_after() {
+    in_lab(|| async {
+        let (a, b) = (open("near"), open("far"));
+        ip("link set far down");
+        let mut inbox = Inbox::new();
+        let error = b.receive(&mut inbox).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
+        assert!(b.send(&[question(1)]).await.is_err());
+        ip("link set far up");
+        a.send(&[question(3)]).await.unwrap();
+        b.receive(&mut inbox).await.unwrap();
+        assert_eq!(inbox.frames().len(), 1);
+    });
+}
+
+#[test]
+fn an_overflowing_queue_is_counted() {
+    in_lab(|| async {
+        let (a, b) = (open("near"), open("far"));
+        let many = vec![question(1); 5000];
+        a.send(&many).await.unwrap();
+        assert!(b.take_kernel_drops().unwrap() > 0);
+        assert_eq!(b.take_kernel_drops().unwrap(), 0, "reading takes the count");
+    });
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_named() {
+    in_lab(|| async {
+        let error = PacketSocket::arp(NonZeroU32::new(4711).unwrap(), &INCOMING_ARP).unwrap_err();
+        assert!(error.to_string().contains("interface 4711"), "{error}");
+    });
+}

@@ -1,0 +1,185 @@
+//! What a verdict does: the table, metrics, log lines and events.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ferrolb_config::{Config, ObjectName};
+use ferrolb_runtime::events::{About, EventType, Events};
+use ferrolb_speaker_core::{Announced, Announcement, Event, Reason, Verdict};
+
+use crate::metrics::Metrics;
+use crate::table::{Announcements, Change, Table};
+
+/// The value of `protocol` in logs, events and metrics.
+const PROTOCOL: &str = "layer2";
+
+/// Carries out verdicts. Owns what this node announces.
+pub struct Actor {
+    node: String,
+    announced: Announced,
+    /// The reason each silent LoadBalancer Service was counted under.
+    silent: HashMap<ObjectName, &'static str>,
+    /// The table as it is to be published next.
+    next: Announcements,
+    /// How it differs from the published one.
+    changes: Vec<Change>,
+    table: Table,
+    metrics: Metrics,
+    events: Events,
+}
+
+impl Actor {
+    /// Announces nothing yet.
+    pub fn new(node: String, table: Table, metrics: Metrics, events: Events) -> Self {
+        Self {
+            node,
+            announced: Announced::new(),
+            silent: HashMap::new(),
+            next: Announcements::new(),
+            changes: Vec::new(),
+            table,
+            metrics,
+            events,
+        }
+    }
+
+    /// Takes over the verdict on one Service, with the uid its events carry. The wire follows with
+    /// [`publish`](Self::publish).
+    pub fn apply(&mut self, name: &ObjectName, uid: Option<&String>, verdict: Verdict) {
+        let silence = match &verdict {
+            Verdict::Announce(_) => None,
+            Verdict::Silent(reason) => Some(reason),
+        };
+        self.count_silence(name, uid, silence);
+        let step = self.announced.apply(name, verdict);
+        for address in step.taken {
+            let held = Arc::new(self.metrics.held(&address.to_string()));
+            self.next.insert(address, held.clone());
+            self.changes.push(Change::Taken(address, held));
+        }
+        for address in step.released {
+            self.next.remove(&address);
+            self.changes.push(Change::Released(address));
+        }
+        for event in step.events {
+            self.tell(name, uid, event);
+        }
+    }
+
+    /// Makes all changes since the last call visible to the responder, in one step.
+    pub fn publish(&mut self) {
+        if !self.changes.is_empty() {
+            let changes = std::mem::take(&mut self.changes);
+            self.table.publish(self.next.clone(), changes);
+        }
+    }
+
+    /// An announced Service that `config` has no pool for.
+    pub fn left_out_by(&self, config: &Config) -> Option<(&ObjectName, &Announcement)> {
+        self.announced.left_out_by(config)
+    }
+
+    fn count_silence(&mut self, name: &ObjectName, uid: Option<&String>, reason: Option<&Reason>) {
+        // What is no LoadBalancer Service is not silent: nobody expects it to speak.
+        let reason = reason
+            .filter(|reason| !matches!(reason, Reason::ServiceDeleted | Reason::NotLoadBalancer));
+        let word = reason.map(Reason::word);
+        let former = match word {
+            Some(word) => self.silent.insert(name.clone(), word),
+            None => self.silent.remove(name),
+        };
+        if former == word {
+            return;
+        }
+        if let Some(former) = former {
+            self.metrics.silent.with_label_values(&[former]).dec();
+        }
+        if let (Some(word), Some(reason)) = (word, reason) {
+            self.metrics.silent.with_label_values(&[word]).inc();
+            if let Reason::NodeAddress { node, .. } = reason {
+                tracing::error!(event = "serviceRefused", service = %name, reason = word, error = %reason,
+                    "the Service's address is a node's own, nobody announces it");
+                // One speaker says it to the Service, and not every one: that of the node concerned.
+                if *node == self.node {
+                    self.post(
+                        name,
+                        uid,
+                        EventType::Warning,
+                        "announceFailed",
+                        reason.to_string(),
+                    );
+                }
+            } else {
+                tracing::debug!(event = "serviceSilent", service = %name, reason = word, detail = %reason,
+                    "not announced from this node");
+            }
+        }
+    }
+
+    fn tell(&self, name: &ObjectName, uid: Option<&String>, event: Event) {
+        match event {
+            Event::Announced(announcement) => {
+                for address in &announcement.addresses {
+                    self.series(name, *address, |labels| {
+                        self.metrics.announced.with_label_values(labels).set(1);
+                    });
+                }
+                tracing::info!(event = "serviceAnnounced", service = %name, ips = list(&announcement.addresses),
+                    pool = announcement.pool, protocol = PROTOCOL, "service has IP, announcing");
+                let message = format!(
+                    "announcing from node {:?} with protocol {PROTOCOL:?}",
+                    self.node
+                );
+                self.post(name, uid, EventType::Normal, "nodeAssigned", message);
+            }
+            Event::Withdrawn(announcement, reason) => {
+                for address in &announcement.addresses {
+                    self.series(name, *address, |labels| {
+                        // Only absent if it was never set.
+                        let _absent = self.metrics.announced.remove_label_values(labels);
+                    });
+                }
+                tracing::info!(event = "serviceWithdrawn", service = %name, ips = list(&announcement.addresses),
+                    pool = announcement.pool, protocol = PROTOCOL, reason = reason.word(), detail = %reason,
+                    "withdrawing service announcement");
+            }
+        }
+    }
+
+    fn series(&self, name: &ObjectName, address: IpAddr, act: impl FnOnce(&[&str])) {
+        act(&[
+            &name.to_string(),
+            PROTOCOL,
+            &self.node,
+            &address.to_string(),
+        ]);
+    }
+
+    fn post(
+        &self,
+        name: &ObjectName,
+        uid: Option<&String>,
+        kind: EventType,
+        reason: &str,
+        message: String,
+    ) {
+        let about = About {
+            api_version: "v1",
+            kind: "Service",
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            uid: uid.cloned(),
+        };
+        self.events.post(about, kind, reason, message);
+    }
+}
+
+/// Addresses as Go prints them in MetalLB's logs.
+fn list(addresses: &[IpAddr]) -> String {
+    let quoted: Vec<_> = addresses
+        .iter()
+        .map(|address| format!("\"{address}\""))
+        .collect();
+    format!("[{}]", quoted.join(" "))
+}

@@ -1,0 +1,204 @@
+//! The one task that owns the view: takes changes in, decides what they touch, carries the verdicts out.
+
+use std::collections::HashMap;
+
+use ferrolb_config::{Config, ObjectName};
+use ferrolb_runtime::configmap::{Outcome, Source, report};
+use ferrolb_runtime::metrics::ClientMetrics;
+use ferrolb_runtime::ready::Blocker;
+use ferrolb_runtime::watch::Change;
+use ferrolb_speaker_core::{Kind, Touched, View, decide};
+use tokio::sync::mpsc;
+
+use crate::act::Actor;
+use crate::sources::Input;
+
+/// Changes taken in before deciding: during a list thousands wait, and deciding after each would be wasted.
+const BATCH: usize = 1024;
+
+/// Owns everything known and decides.
+pub struct Decider {
+    node: String,
+    configmap: ObjectName,
+    view: View,
+    /// Each Service's uid, for its events.
+    uids: HashMap<ObjectName, String>,
+    /// A sound configuration that leaves an announced address without a pool, taken up once that is announced no more.
+    waiting: Option<Config>,
+    actor: Actor,
+    metrics: ClientMetrics,
+    /// Held until everything has been listed.
+    listing: Option<Blocker>,
+}
+
+impl Decider {
+    /// Knows nothing yet. `listing` is dropped once every kind of object has been listed.
+    pub fn new(
+        node: String,
+        configmap: ObjectName,
+        actor: Actor,
+        metrics: ClientMetrics,
+        listing: Blocker,
+    ) -> Self {
+        Self {
+            node,
+            configmap,
+            view: View::new(),
+            uids: HashMap::new(),
+            waiting: None,
+            actor,
+            metrics,
+            listing: Some(listing),
+        }
+    }
+
+    /// Works until every source is gone.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while inputs.recv_many(&mut batch, BATCH).await > 0 {
+            self.work(&mut batch);
+        }
+    }
+
+    /// Takes in a batch of changes and brings everything in line with them.
+    fn work(&mut self, batch: &mut Vec<Input>) {
+        let mut touched = Touched::default();
+        for input in batch.drain(..) {
+            self.metrics.updates.inc();
+            touched.merge(self.take_in(input));
+        }
+        if self.view.complete() {
+            self.listing = None;
+        }
+        self.settle(touched);
+        // A configuration that waited for an address to go may be due now, which touches everything.
+        let due = self.take_up_waiting();
+        self.settle(due);
+        self.actor.publish();
+    }
+
+    fn take_in(&mut self, input: Input) -> Touched {
+        match input {
+            Input::Service(Change::Applied(name, (service, uid))) => {
+                match uid {
+                    Some(uid) => self.uids.insert(name.clone(), uid),
+                    None => self.uids.remove(&name),
+                };
+                self.view.apply_service(name, service)
+            }
+            Input::Service(Change::Deleted(name)) => {
+                self.uids.remove(&name);
+                self.view.delete_service(&name)
+            }
+            Input::Service(change) => self.listed(Kind::Services, "services", &change),
+            Input::Endpoints(Change::Applied(slice, Some((service, endpoints)))) => {
+                self.view.apply_endpoints(slice, service, endpoints)
+            }
+            Input::Endpoints(Change::Applied(slice, None) | Change::Deleted(slice)) => {
+                self.view.delete_endpoints(&slice)
+            }
+            Input::Endpoints(change) => self.listed(Kind::Endpoints, "endpoints", &change),
+            Input::Node(Change::Applied(name, node)) => self.view.apply_node(name.name, node),
+            Input::Node(Change::Deleted(name)) => self.view.delete_node(&name.name),
+            Input::Node(change) => self.listed(Kind::Nodes, "nodes", &change),
+            Input::Speakers(pods) => {
+                let mut touched = self.view.set_speakers(pods);
+                touched.merge(self.view.set_listed(Kind::Speakers));
+                touched
+            }
+            Input::Config(source) => self.configure(source),
+        }
+    }
+
+    /// The end of a list, or the word that there is none to be had.
+    fn listed<T>(&mut self, kind: Kind, resource: &str, change: &Change<T>) -> Touched {
+        if let Change::Unavailable(why) = change {
+            self.metrics.update_errors.inc();
+            tracing::error!(op = "watch", resource, reason = ?why,
+                "cannot be watched, so nothing new is decided; grant get, list and watch on it");
+            return Touched::default();
+        }
+        self.view.set_listed(kind)
+    }
+
+    fn configure(&mut self, source: Source) -> Touched {
+        self.waiting = None;
+        let in_force = self.view.config().is_some();
+        match source {
+            Source::Read(config) => {
+                self.waiting = Some(config);
+                if let Some(reason) = self.left_out() {
+                    self.metrics.config_stale.set(1);
+                    self.metrics.update_errors.inc();
+                    tracing::error!(event = "configStale", op = "setConfig", configmap = %self.configmap,
+                        error = "service has no configuration under new config", detail = reason,
+                        "new configuration rejected");
+                }
+                return self.take_up_waiting();
+            }
+            Source::Refused(problems) => {
+                self.metrics.update_errors.inc();
+                let problems = &problems;
+                report(
+                    &self.configmap,
+                    &Outcome::Refused { problems, in_force },
+                    &self.metrics,
+                );
+            }
+            Source::Absent => report(
+                &self.configmap,
+                &Outcome::Absent { in_force },
+                &self.metrics,
+            ),
+            Source::Unavailable(why) => {
+                report(&self.configmap, &Outcome::Unavailable(why), &self.metrics);
+            }
+        }
+        Touched::default()
+    }
+
+    /// Takes up the waiting configuration if it leaves no announced address without a pool.
+    fn take_up_waiting(&mut self) -> Touched {
+        if self.left_out().is_some() {
+            return Touched::default();
+        }
+        let Some(config) = self.waiting.take() else {
+            return Touched::default();
+        };
+        report(&self.configmap, &Outcome::Accepted(&config), &self.metrics);
+        self.view.set_config(config)
+    }
+
+    /// What the waiting configuration would take from a Service announced here, as a sentence.
+    fn left_out(&self) -> Option<String> {
+        let (service, announcement) = self.actor.left_out_by(self.waiting.as_ref()?)?;
+        let addresses: Vec<_> = announcement
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        Some(format!(
+            "no pool covers {} of Service {service}, which this node announces",
+            addresses.join(", ")
+        ))
+    }
+
+    /// Decides anew on what a change touched. Before everything is listed there is nothing to decide; the end of the last
+    /// list touches every Service.
+    fn settle(&mut self, touched: Touched) {
+        if !self.view.complete() {
+            return;
+        }
+        let names: Vec<ObjectName> = match touched {
+            Touched::Some(names) => names.into_iter().collect(),
+            Touched::All => self.view.services().cloned().collect(),
+        };
+        for name in names {
+            let verdict = decide(&self.view, &self.node, &name);
+            self.actor.apply(&name, self.uids.get(&name), verdict);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

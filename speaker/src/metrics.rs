@@ -1,0 +1,162 @@
+//! This daemon's series: MetalLB's under MetalLB's names, ours under `ferrolb_`.
+
+use std::sync::Arc;
+
+use ferrolb_speaker_wire::DropReason;
+use prometheus::core::Collector;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::table::Held;
+
+/// Everything the speaker counts.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// `metallb_speaker_announced{service,protocol,node,ip}`: 1 per announced address of a Service.
+    pub announced: IntGaugeVec,
+    /// Services of type LoadBalancer this node does not announce, by reason.
+    pub silent: IntGaugeVec,
+    /// What happens on the wire.
+    pub wire: WireMetrics,
+    requests: IntCounterVec,
+    responses: IntCounterVec,
+    gratuitous: IntCounterVec,
+}
+
+/// What the responder counts. Clones share the counters.
+#[derive(Clone, Debug)]
+pub struct WireMetrics {
+    /// By [`DropReason`], in the order of its variants.
+    dropped: Arc<[IntCounter]>,
+    /// Sends that failed.
+    pub send_errors: IntCounter,
+    /// Sockets that could not be opened.
+    pub open_errors: IntCounter,
+    /// Answering tasks that fell and were started again.
+    pub restarts: IntCounter,
+    /// Frames the kernel dropped because they were not fetched in time.
+    pub kernel_drops: IntCounter,
+    /// Interfaces answered on.
+    pub interfaces: IntGauge,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let by_ip = |name, help| {
+            register(
+                registry,
+                IntCounterVec::new(Opts::new(name, help), &["ip"])?,
+            )
+        };
+        Ok(Self {
+            announced: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "metallb_speaker_announced",
+                        "Services being announced from this node, one for each address.",
+                    ),
+                    &["service", "protocol", "node", "ip"],
+                )?,
+            )?,
+            silent: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "ferrolb_speaker_silent_services",
+                        "Services of type LoadBalancer not announced from this node, by reason.",
+                    ),
+                    &["reason"],
+                )?,
+            )?,
+            wire: WireMetrics::new(registry)?,
+            requests: by_ip(
+                "metallb_layer2_requests_received",
+                "Number of layer2 requests received for owned IPs.",
+            )?,
+            responses: by_ip(
+                "metallb_layer2_responses_sent",
+                "Number of layer2 responses sent for owned IPs.",
+            )?,
+            gratuitous: by_ip(
+                "metallb_layer2_gratuitous_sent",
+                "Number of gratuitous layer2 packets sent for owned IPs.",
+            )?,
+        })
+    }
+
+    /// The counters of one address. They keep counting where they were if it is taken again.
+    pub fn held(&self, ip: &str) -> Held {
+        Held {
+            requests: self.requests.with_label_values(&[ip]),
+            responses: self.responses.with_label_values(&[ip]),
+            gratuitous: self.gratuitous.with_label_values(&[ip]),
+        }
+    }
+}
+
+impl WireMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name, help| register(registry, IntCounter::new(name, help)?);
+        let dropped = register(
+            registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "ferrolb_layer2_frames_dropped_total",
+                    "Number of received frames dropped without an answer, by reason.",
+                ),
+                &["reason"],
+            )?,
+        )?;
+        Ok(Self {
+            dropped: DropReason::ALL
+                .into_iter()
+                .map(|reason| dropped.with_label_values(&[reason.label()]))
+                .collect(),
+            send_errors: counter(
+                "ferrolb_layer2_send_errors_total",
+                "Number of sends that failed.",
+            )?,
+            open_errors: counter(
+                "ferrolb_layer2_open_errors_total",
+                "Number of times an interface's socket could not be opened.",
+            )?,
+            restarts: counter(
+                "ferrolb_layer2_responder_restarts_total",
+                "Number of answering tasks that fell and were started again.",
+            )?,
+            kernel_drops: counter(
+                "ferrolb_layer2_kernel_drops_total",
+                "Number of frames the kernel dropped because they were not fetched in time.",
+            )?,
+            interfaces: register(
+                registry,
+                IntGauge::new(
+                    "ferrolb_layer2_interfaces",
+                    "Number of interfaces answered on.",
+                )?,
+            )?,
+        })
+    }
+
+    /// Counts a frame dropped for this reason.
+    pub fn count_drop(&self, reason: DropReason) {
+        if let Some(counter) = self.dropped.get(reason as usize) {
+            counter.inc();
+        }
+    }
+
+    /// How many frames were dropped for this reason.
+    #[cfg(test)]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.dropped.get(reason as usize).map_or(0, IntCounter::get)
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

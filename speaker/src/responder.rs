@@ -1,0 +1,72 @@
+//! The wire half of the speaker, on a thread of its own: however busy the Kubernetes half is, an answer does not wait.
+//!
+//! ```text
+//!                interfaces (watch)      table (snapshot, changed)
+//!                        │                   │            │
+//!   responder thread     ▼                   ▼            │ read for every frame
+//!   ┌─────────────── supervisor ──────────────────┐       │
+//!   │ opens and closes one socket per interface   │       │
+//!   │ sends the gratuitous rounds that are due    │       │
+//!   │ starts an answering task again that ended   │       │
+//!   └──────┬──────────────┬───────────────────────┘       │
+//!          ▼              ▼                               │
+//!     answer eth0    answer eth1   receive ─ decode ─ look up ─ reply   ◀┘
+//! ```
+//!
+//! The supervisor may wait for a slow interface while it sends gratuitous frames; the answering tasks never wait for it.
+
+mod answer;
+mod supervisor;
+
+use std::io;
+use std::thread::JoinHandle;
+
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::interfaces::Interfaces;
+use crate::metrics::WireMetrics;
+use crate::table::Table;
+
+/// The running thread. It ends after its token is cancelled, and never before, unless something in it is broken.
+#[derive(Debug)]
+pub struct Responder {
+    thread: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// Starts the thread. Frames are answered from the moment `table` holds their address until `stop` is cancelled.
+pub fn start(
+    interfaces: watch::Receiver<Interfaces>,
+    table: Table,
+    metrics: WireMetrics,
+    stop: CancellationToken,
+) -> io::Result<Responder> {
+    // Built here, so that a failure is the caller's; it runs there.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (alive, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("responder".to_owned())
+        .spawn(move || {
+            let _alive: oneshot::Sender<()> = alive;
+            runtime.block_on(supervisor::Supervisor::new(table, metrics).run(interfaces, stop));
+        })?;
+    Ok(Responder { thread, ended })
+}
+
+impl Responder {
+    /// Waits until the thread is about to end. Cancel-safe.
+    pub async fn ended(&mut self) {
+        let _closed = (&mut self.ended).await;
+    }
+
+    /// Waits for the end; true if the thread ended as it should.
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! From Kubernetes' objects to what a decision looks at: the only file that knows both languages.
+//!
+//! Objects are taken apart as they arrive and never kept whole: a speaker runs on every node, and what it remembers of
+//! 10 000 Services should be small.
+
+use ferrolb_config::ObjectName;
+use ferrolb_speaker_core as core;
+use ferrolb_speaker_core::IngressIp;
+use k8s_openapi::api::core::v1::{Endpoints, Node, NodeCondition, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+/// The label by which a slice names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// A Service and the uid its events carry.
+pub type ServiceFacts = (core::Service, Option<String>);
+
+/// The endpoints of a Service; none for a slice that names no Service.
+pub type EndpointFacts = Option<(ObjectName, core::Endpoints)>;
+
+/// `class` is `spec.loadBalancerClass` of the Services to announce; empty or none for those without one.
+pub fn service(service: Service, class: Option<&str>) -> ServiceFacts {
+    let spec = service.spec.unwrap_or_default();
+    let class = class.filter(|class| !class.is_empty());
+    let load_balancer = spec.type_.as_deref() == Some("LoadBalancer")
+        && spec.load_balancer_class.as_deref() == class;
+    let traffic_policy = match spec.external_traffic_policy.as_deref() {
+        Some("Local") => core::TrafficPolicy::Local,
+        _ => core::TrafficPolicy::Cluster,
+    };
+    let ingress = service
+        .status
+        .and_then(|status| status.load_balancer)
+        .and_then(|balancer| balancer.ingress)
+        .filter(|_| load_balancer)
+        .unwrap_or_default();
+    let ingress = ingress
+        .iter()
+        .map(|entry| IngressIp::from(entry.ip.as_deref().unwrap_or_default()));
+    let facts = core::Service {
+        load_balancer,
+        ingress: ingress.collect(),
+        traffic_policy,
+    };
+    (facts, service.metadata.uid)
+}
+
+/// An endpoint's readiness that is not told is true (`EndpointConditions.ready`).
+pub fn slice(slice: EndpointSlice) -> EndpointFacts {
+    let service = slice.metadata.labels?.remove(SERVICE_NAME)?;
+    let service = ObjectName::new(slice.metadata.namespace.unwrap_or_default(), service);
+    let endpoints = slice.endpoints.into_iter().map(|endpoint| {
+        let conditions = endpoint.conditions.unwrap_or_default();
+        core::Endpoint {
+            node: endpoint.node_name,
+            ready: conditions.ready.unwrap_or(true),
+            serving: conditions.serving.unwrap_or(false),
+        }
+    });
+    Some((service, endpoints.collect()))
+}
+
+/// Endpoints have the name of their Service.
+pub fn endpoints(endpoints: Endpoints) -> EndpointFacts {
+    let name = ObjectName::new(endpoints.metadata.namespace?, endpoints.metadata.name?);
+    let subsets = endpoints.subsets.into_iter().flatten();
+    let ready = subsets
+        .flat_map(|subset| subset.addresses.unwrap_or_default())
+        .map(|address| core::Endpoint {
+            node: address.node_name,
+            ready: true,
+            serving: true,
+        });
+    Some((name, ready.collect()))
+}
+
+/// What a Node says of itself.
+pub fn node(node: Node) -> core::Node {
+    let status = node.status.unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let holds = |kind| {
+        conditions
+            .iter()
+            .any(|condition: &NodeCondition| condition.type_ == kind && condition.status == "True")
+    };
+    let own = status.addresses.unwrap_or_default().into_iter();
+    core::Node {
+        ready: holds("Ready"),
+        network_unavailable: holds("NetworkUnavailable"),
+        addresses: own
+            .filter(|address| matches!(address.type_.as_str(), "InternalIP" | "ExternalIP"))
+            .filter_map(|address| address.address.parse::<std::net::IpAddr>().ok())
+            .map(|address| address.to_canonical())
+            .collect(),
+    }
+}
+
+/// A speaker's pod; none before it has a node. One that is being deleted answers no longer, whatever its condition.
+pub fn speaker(pod: Pod) -> Option<core::SpeakerPod> {
+    let node = pod.spec?.node_name?;
+    let conditions = pod
+        .status
+        .and_then(|status| status.conditions)
+        .unwrap_or_default();
+    let ready = conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    Some(core::SpeakerPod {
+        node,
+        ready: ready && pod.metadata.deletion_timestamp.is_none(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object<T: serde::de::DeserializeOwned>(json: Value) -> T {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn service_facts() {
+        let whole = |kind: &str, class: Value| {
+            object::<Service>(json!({
+                "metadata": {"name": "web", "namespace": "default", "uid": "u"},
+                "spec": {"type": kind, "loadBalancerClass": class, "externalTrafficPolicy": "Local"},
+                "status": {"loadBalancer": {"ingress": [{"ip": "::ffff:10.0.0.1"}, {"hostname": "x"}]}},
+            }))
+        };
+        let (facts, uid) = service(whole("LoadBalancer", Value::Null), None);
+        assert!(facts.load_balancer);
+        assert_eq!(uid.as_deref(), Some("u"));
+        assert_eq!(facts.traffic_policy, core::TrafficPolicy::Local);
+        assert_eq!(
+            facts.ingress,
+            [
+                IngressIp::from("10.0.0.1"),
+                IngressIp::Invalid(String::new())
+            ]
+        );
+        assert_eq!(service(whole("ClusterIP", Value::Null), None).0.ingress, []);
+        assert!(
+            !service(whole("LoadBalancer", json!("other")), None)
+                .0
+                .load_balancer
+        );
+        assert!(
+            !service(whole("LoadBalancer", json!("other")), Some(""))
+                .0
+                .load_balancer
+        );
+        assert!(
+            service(whole("LoadBalancer", json!("other")), Some("other"))
+                .0
+                .load_balancer
+        );
+        assert!(
+            !service(whole("LoadBalancer", Value::Null), Some("other"))
+                .0
+                .load_balancer
+        );
+    }
+
+    #[test]
+    fn slice_facts() {
+        let facts = slice(object(json!({
+            "metadata": {"name": "web-x", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": ["10.1.0.1"], "nodeName": "a"},
+                {"addresses": ["10.1.0.2"], "nodeName": "b", "conditions": {"ready": false, "serving": true}},
+                {"addresses": ["10.1.0.3"], "conditions": {"ready": true}},
+            ],
+        })));
+        let expected = [
+            (Some("a"), true, false),
+            (Some("b"), false, true),
+            (None, true, false),
+        ];
+        let expected = expected.map(|(node, ready, serving)| core::Endpoint {
+            node: node.map(str::to_owned),
+            ready,
+            serving,
+        });
+        assert_eq!(
+            facts,
+            Some((
+                ObjectName::new("default", "web"),
+                expected.into_iter().collect()
+            ))
+        );
+        assert_eq!(
+            slice(object(json!({"addressType": "IPv4", "endpoints": []}))),
+            None
+        );
+    }
+
+    #[test]
+    fn only_ready_addresses_of_endpoints_count() {
+        let facts = endpoints(object(json!({
+            "metadata": {"name": "web", "namespace": "default"},
+            "subsets": [{"addresses": [{"ip": "10.1.0.1", "nodeName": "a"}], "notReadyAddresses": [{"ip": "10.1.0.2", "nodeName": "b"}]}],
+        })));
+        let ready = core::Endpoint {
+            node: Some("a".to_owned()),
+            ready: true,
+            serving: true,
+        };
+        assert_eq!(
+            facts,
+            Some((
+                ObjectName::new("default", "web"),
+                [ready].into_iter().collect()
+            ))
+        );
+    }
+
+    #[test]
+    fn node_facts() {
+        let facts = node(object(json!({"status": {
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}],
+            "addresses": [
+                {"type": "InternalIP", "address": "192.168.1.2"},
+                {"type": "ExternalIP", "address": "fc00::2"},
+                {"type": "Hostname", "address": "192.168.1.9"},
+                {"type": "InternalIP", "address": "garbage"},
+            ],
+        }})));
+        assert!(facts.ready && !facts.network_unavailable);
+        let own: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(own, ["192.168.1.2", "fc00::2"]);
+        assert_eq!(node(Node::default()), core::Node::default());
+    }
+
+    #[test]
+    fn a_pod_under_deletion_is_no_longer_ready() {
+        let pod = |deleted: Value| {
+            speaker(object(json!({
+                "metadata": {"deletionTimestamp": deleted},
+                "spec": {"nodeName": "a", "containers": []},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            })))
+            .unwrap()
+        };
+        assert!(pod(Value::Null).ready);
+        assert!(!pod(json!("2026-01-01T00:00:00Z")).ready);
+        assert_eq!(speaker(object(json!({"spec": {"containers": []}}))), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! Classic BPF programs: what the kernel lets through to our sockets.
+//!
+//! A program is data here; the socket's crate hands it to the kernel (`SO_ATTACH_FILTER`, Linux
+//! `Documentation/networking/filter.rst`). Malformed and tagged ARP frames pass on purpose: they are to be counted, by
+//! reason, and not to vanish.
+
+/// One instruction, field for field the kernel's `struct sock_filter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when a comparison holds.
+    pub jt: u8,
+    /// Instructions to skip when it does not.
+    pub jf: u8,
+    /// Operand: an offset, a value to compare with, or the number of bytes to let through.
+    pub k: u32,
+}
+
+/// `BPF_LD | BPF_B | BPF_ABS`: load the byte at `k`.
+const LOAD_BYTE: u16 = 0x30;
+/// `BPF_LD | BPF_H | BPF_ABS`: load the big-endian half-word at `k`. Past the end of the frame: drop it.
+const LOAD_HALF: u16 = 0x28;
+/// `BPF_JMP | BPF_JEQ | BPF_K`: compare with `k`.
+const JUMP_IF_EQUAL: u16 = 0x15;
+/// `BPF_RET | BPF_K`: let `k` bytes through, 0 to drop.
+const RETURN: u16 = 0x06;
+
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`: the negative offset at which the kernel shows whom a frame is for.
+const PACKET_TYPE: u32 = 0xffff_f000 + 4;
+/// `PACKET_OUTGOING`: a frame this host sent.
+const OUTGOING: u32 = 4;
+/// Where an Ethernet frame names its type.
+const ETHER_TYPE: u32 = 12;
+/// `ETH_P_ARP`.
+const ARP: u32 = 0x0806;
+/// Longer than any frame: let all of it through.
+const WHOLE_FRAME: u32 = 0x0004_0000;
+
+/// Incoming ARP frames, whole. Frames of this host are not seen: without that, every gratuitous frame we send would
+/// wake us up.
+pub const INCOMING_ARP: [Instruction; 6] = [
+    step(LOAD_BYTE, PACKET_TYPE),
+    branch(JUMP_IF_EQUAL, OUTGOING, 3, 0), // ours: to the last line
+    step(LOAD_HALF, ETHER_TYPE),
+    branch(JUMP_IF_EQUAL, ARP, 0, 1), // anything else: to the last line
+    step(RETURN, WHOLE_FRAME),
+    step(RETURN, 0),
+];
+
+const fn step(code: u16, k: u32) -> Instruction {
+    branch(code, k, 0, 0)
+}
+
+const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        INCOMING_ARP, Instruction, JUMP_IF_EQUAL, LOAD_BYTE, LOAD_HALF, PACKET_TYPE, RETURN,
+    };
+
+    /// Runs a program as the kernel would, for the four operations used here.
+    fn run(program: &[Instruction], frame: &[u8], packet_type: u8) -> u32 {
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let Instruction { code, jt, jf, k } = program[at];
+            at += 1;
+            match code {
+                LOAD_BYTE if k == PACKET_TYPE => accumulator = u32::from(packet_type),
+                LOAD_HALF => match frame.get(k as usize..k as usize + 2) {
+                    Some(half) => accumulator = u32::from(u16::from_be_bytes([half[0], half[1]])),
+                    None => return 0,
+                },
+                JUMP_IF_EQUAL => at += usize::from(if accumulator == k { jt } else { jf }),
+                RETURN => return k,
+                other => panic!("operation {other:#x} is not in this interpreter"),
+            }
+        }
+    }
+
+    #[test]
+    fn lets_incoming_arp_through_and_nothing_else() {
+        let arp = crate::gratuitous([10, 0, 0, 1].into(), crate::MacAddr::new(2, 0, 0, 0, 0, 1))[0];
+        let mut ip = arp;
+        ip[12..14].copy_from_slice(&[0x08, 0x00]);
+        let (host, broadcast, other_host, outgoing) = (0, 1, 3, 4);
+        for packet_type in [host, broadcast, other_host] {
+            assert!(run(&INCOMING_ARP, &arp, packet_type) >= 60);
+            assert_eq!(run(&INCOMING_ARP, &ip, packet_type), 0);
+        }
+        assert_eq!(run(&INCOMING_ARP, &arp, outgoing), 0);
+        assert_eq!(run(&INCOMING_ARP, &arp[..13], broadcast), 0);
+        // Cut short after its header: to be counted, so it must pass.
+        assert!(run(&INCOMING_ARP, &arp[..14], broadcast) > 0);
+    }
+}
