@@ -1,8 +1,8 @@
 //! Writing decisions into `status.loadBalancer` of Services.
 //!
 //! A merge patch bound to the version the decision was made on. Where RBAC grants only `update` on
-//! `services/status` (every MetalLB manifest), the first refusal switches the process to PUT of the
-//! whole untyped object, so that no field is lost that we do not know.
+//! `services/status` (every MetalLB manifest), a PUT of the whole untyped object follows, and where
+//! that works the process stays with it, so that no field is lost that we do not know.
 
 use std::{
     net::IpAddr,
@@ -124,30 +124,39 @@ async fn carry_out(
     write: &Write,
     put: &AtomicBool,
 ) -> Result<String, kube::Error> {
-    if !put.load(Ordering::Relaxed) {
-        let patch = json!({
-            "metadata": {"resourceVersion": write.version},
-            "status": {"loadBalancer": {"ingress": ingress(&write.ingress)}},
-        });
-        match api
-            .patch_status(
-                &write.name.name,
-                &PatchParams::default(),
-                &Patch::Merge(&patch),
-            )
-            .await
-        {
-            Err(kube::Error::Api(status)) if status.is_forbidden() => {
-                if !put.swap(true, Ordering::Relaxed) {
-                    tracing::info!(
-                        op = "updateServiceStatus",
-                        "patching services/status is not allowed here, writing whole objects from now on"
-                    );
-                }
-            }
-            result => return result.map(|object| version(&object)),
-        }
+    if put.load(Ordering::Relaxed) {
+        return replace(api, write).await;
     }
+    let patch = json!({
+        "metadata": {"resourceVersion": write.version},
+        "status": {"loadBalancer": {"ingress": ingress(&write.ingress)}},
+    });
+    let patched = api
+        .patch_status(
+            &write.name.name,
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        )
+        .await;
+    match patched {
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            // An API server that has just started refuses everything for a moment: only a PUT that
+            // works where the patch did not says that this is about our rights.
+            let version = replace(api, write).await?;
+            if !put.swap(true, Ordering::Relaxed) {
+                tracing::info!(
+                    op = "updateServiceStatus",
+                    "patching services/status is not allowed here, writing whole objects from now on"
+                );
+            }
+            Ok(version)
+        }
+        result => result.map(|object| version(&object)),
+    }
+}
+
+/// PUT of the whole object as it is at the version decided on.
+async fn replace(api: &Api<DynamicObject>, write: &Write) -> Result<String, kube::Error> {
     let mut object = api.get(&write.name.name).await?;
     if version(&object) != write.version {
         return Err(kube::Error::Api(Box::new(conflict())));
@@ -155,13 +164,11 @@ async fn carry_out(
     if let Some(object) = object.data.as_object_mut() {
         let status = object.entry("status").or_insert_with(|| json!({}));
         if let Some(status) = status.as_object_mut() {
-            status.insert(
-                "loadBalancer".to_owned(),
-                match ingress(&write.ingress) {
-                    Value::Null => json!({}),
-                    list => json!({"ingress": list}),
-                },
-            );
+            let balancer = match ingress(&write.ingress) {
+                Value::Null => json!({}),
+                list => json!({"ingress": list}),
+            };
+            status.insert("loadBalancer".to_owned(), balancer);
         }
     }
     api.replace_status(&write.name.name, &PostParams::default(), &object)

@@ -7,19 +7,9 @@ mod reconcile;
 mod run;
 mod translate;
 
-use ferrolb_runtime::{flags, log};
+use ferrolb_runtime::{flags, process};
 
 fn main() -> anyhow::Result<()> {
     let (args, unknown) = flags::parse::<args::Args>();
-    log::init(args.log_level)?;
-    if !unknown.is_empty() {
-        tracing::warn!(
-            flags = unknown.join(" "),
-            "flags without meaning here, ignored"
-        );
-    }
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(run::run(args))
+    process::begin(args.log_level, &unknown)?.block_on(run::run(args))
 }

@@ -8,6 +8,7 @@ pub mod events;
 pub mod flags;
 pub mod log;
 pub mod metrics;
+pub mod process;
 pub mod ready;
 pub mod shutdown;
 pub mod watch;

@@ -55,7 +55,7 @@ impl LogLevel {
         EnvFilter::new(match self {
             Self::All => "trace",
             Self::Debug => "debug,kube=info,hyper=info,tower=info,rustls=info",
-            Self::Info => "info,kube=warn,hyper=warn,tower=warn",
+            Self::Info => "info,kube=error,hyper=warn,tower=warn",
             Self::Warn => "warn,kube=error",
             Self::Error => "error",
             Self::None => "off",

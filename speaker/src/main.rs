@@ -12,17 +12,9 @@ mod sources;
 mod table;
 mod translate;
 
+use ferrolb_runtime::{flags, process};
+
 fn main() -> anyhow::Result<()> {
-    let (args, unknown) = ferrolb_runtime::flags::parse::<args::Args>();
-    ferrolb_runtime::log::init(args.log_level)?;
-    if !unknown.is_empty() {
-        tracing::warn!(
-            flags = unknown.join(" "),
-            "flags without meaning here, ignored"
-        );
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(run::run(args))
+    let (args, unknown) = flags::parse::<args::Args>();
+    process::begin(args.log_level, &unknown)?.block_on(run::run(args))
 }

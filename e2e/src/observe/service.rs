@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use crate::{Lab, deploy::PATIENCE};
 
 /// A Service of `type: LoadBalancer` in `default` with one TCP port 80 to 8080 and the selector
-/// `app: <name>`; `spec` is merged into its spec.
-pub fn balancer(name: &str, spec: &Value) -> Value {
+/// `app: <name>`, under `labels`; `spec` is merged into its spec.
+pub fn balancer(name: &str, labels: &Value, spec: &Value) -> Value {
     let mut object = json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": "default", "labels": labels},
         "spec": {
             "type": "LoadBalancer",
             "selector": {"app": name},

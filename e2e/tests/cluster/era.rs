@@ -60,8 +60,8 @@ fn under_old_rights(world: &World) -> Result<()> {
     )?;
     let answerers = arp::answerers(world, CLIENT, INSIDER_ADDRESS)?;
     ensure!(answerers.iter().eq([INSIDER]), "answered by {answerers:?}");
-    let refused = "ferrolb_speaker_addresses_refused{ip=\"192.168.99.100\",reason=\"nodeAddress\"}";
-    world.wait("a speaker to count the refusal", PATIENCE, || {
+    let refused = "ferrolb_speaker_silent_services{reason=\"nodeAddress\"}";
+    world.wait("a speaker to count the Service as silent", PATIENCE, || {
         for node in world.nodes() {
             let metrics = world.speaker_metrics(&node)?;
             let announced = metrics

@@ -96,8 +96,7 @@ impl World {
 
     /// Creates a Service of `type: LoadBalancer` named `name`; `spec` is merged into its spec.
     pub fn balancer(&self, name: &str, spec: Value) -> Result<()> {
-        let mut object = service::balancer(name, &spec);
-        object["metadata"]["labels"] = json!({"e2e": "yes"});
+        let object = service::balancer(name, &json!({"e2e": "yes"}), &spec);
         self.apply(&object.to_string()).map(drop)
     }
 
