@@ -224,7 +224,6 @@ impl Reconciler {
         match source {
             Source::Read(config) => {
                 self.offered = Some(config);
-                self.refusal = None;
                 self.try_configure();
             }
             Source::Refused(problems) => {

@@ -1,9 +1,33 @@
 //! Reaching the API server, and knowing which namespace is ours.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use kube::{
+    client::{Body, ConfigExt as _, retry::RetryPolicy},
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use thiserror::Error;
+use tower::{BoxError, ServiceBuilder, retry::RetryLayer};
+
+/// How long a connection may be silent before the kernel asks whether the other end still lives. A
+/// watch is silent for minutes: without this, an API server that lost power is missed only when the
+/// watch runs out (295 s).
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How often it asks again.
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(3);
+/// How many questions may go unanswered.
+const KEEPALIVE_RETRIES: u32 = 3;
+/// How long sent bytes may go unacknowledged (`TCP_USER_TIMEOUT`).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// Where the kubelet puts the namespace of the pod.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -54,7 +78,26 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<kube::Client, ClientEr
         }
         None => kube::Config::incluster()?,
     };
-    Ok(kube::Client::try_from(config)?)
+    Ok(build(config)?)
+}
+
+/// kube's own stack over connections that notice a dead peer.
+fn build(config: kube::Config) -> Result<kube::Client, kube::Error> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_AGAIN));
+    connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .option_layer(config.auth_layer()?)
+        .map_err(BoxError::from)
+        .service(legacy::Builder::new(TokioExecutor::new()).build::<_, Body>(connector));
+    Ok(kube::Client::new(service, config.default_namespace))
 }
 
 /// The namespace of the configuration: the flag's word, else the pod's own (MetalLB 0.10 and newer).

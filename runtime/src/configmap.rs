@@ -69,7 +69,11 @@ pub async fn follow<M>(
                 }
                 Change::Synced if told => continue,
                 Change::Synced => Source::Absent,
-                Change::Unavailable(why) => Source::Unavailable(why),
+                Change::Unavailable(why) => {
+                    // Whatever comes after that is news again.
+                    last = None;
+                    Source::Unavailable(why)
+                }
             };
             told = !matches!(source, Source::Unavailable(_));
             if sink.send(wrap(source)).await.is_err() {

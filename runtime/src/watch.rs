@@ -133,9 +133,7 @@ impl Follower {
                 vec![Change::Applied(name, translate(object))]
             }
             Event::InitDone => {
-                self.pause = QUICKEST;
-                self.refusals = 0;
-                self.refused = None;
+                self.recovered();
                 self.ever_listed = true;
                 let vanished: Vec<_> = self.known.difference(&self.listed).cloned().collect();
                 self.known = std::mem::take(&mut self.listed);
@@ -143,17 +141,24 @@ impl Follower {
                 deleted.chain([Change::Synced]).collect()
             }
             Event::Apply(object) => {
-                self.pause = QUICKEST;
+                self.recovered();
                 let name = name_of(&object);
                 self.known.insert(name.clone());
                 vec![Change::Applied(name, translate(object))]
             }
             Event::Delete(object) => {
+                self.recovered();
                 let name = name_of(&object);
                 self.known.remove(&name);
                 vec![Change::Deleted(name)]
             }
         }
+    }
+
+    fn recovered(&mut self) {
+        self.pause = QUICKEST;
+        self.refusals = 0;
+        self.refused = None;
     }
 
     /// What to tell of a failure, and how long to wait before asking again.

@@ -1,5 +1,6 @@
 //! `lab`: raises, uses and removes a real Kubernetes cluster in network namespaces.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
@@ -117,11 +118,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Verb::Status => {
             let lab = Lab::open(&name)?;
-            println!("{}", lab.status());
-            print!(
-                "{}",
-                lab.kubectl(&["get", "nodes", "-o", "wide", "--request-timeout=5s"])?
-            );
+            let nodes = lab.kubectl(&["get", "nodes", "-o", "wide", "--request-timeout=5s"])?;
+            show(&format!("{}\n{nodes}", lab.status()));
         }
         Verb::Kubectl { arguments } => {
             let lab = Lab::open(&name)?;
@@ -147,7 +145,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             let capture = Lab::open(&name)?.capture(&host, &filter)?;
             eprintln!("listening on {host} for {seconds} s");
             thread::sleep(Duration::from_secs(seconds));
-            capture.stop()?.iter().for_each(|line| println!("{line}"));
+            show(&(capture.stop()?.join("\n") + "\n"));
         }
         Verb::Load { archive } => Lab::open(&name)?.load_image(&archive)?,
         Verb::Deploy => Lab::open(&name)?.deploy()?,
@@ -162,6 +160,11 @@ fn foreground(lab: &Lab, host: &str, command: &mut Command) -> Result<ExitCode> 
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Prints; a reader that goes away early (`| head`) is no failure.
+fn show(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Reads HOST=ADDRESS.

@@ -15,7 +15,6 @@ mod capture;
 mod cgroup;
 mod control;
 mod faults;
-mod http;
 mod kubectl;
 mod mounts;
 mod namespace;
@@ -56,6 +55,9 @@ const ROOT: &str = "/var/lib/ferrolb-lab";
 const NAME_LENGTH: usize = 20;
 /// The environment variable that marks every process a lab starts with the lab's name.
 const MARK: &str = "FERROLB_LAB";
+
+/// Characters shown of the state one waits in; the error on timeout has it whole.
+const STATE_SHOWN: usize = 160;
 
 /// A running lab. Dropping it leaves the cluster running; [`Lab::down`] removes it.
 #[derive(Debug)]
@@ -343,8 +345,9 @@ fn wait_for<T>(
         }
         if shown.elapsed() >= SIGN_OF_LIFE {
             shown = Instant::now();
+            let short: String = state.chars().take(STATE_SHOWN).collect();
             steps.say(&format!(
-                "waiting for {what} ({} s): {state}",
+                "waiting for {what} ({} s): {short}",
                 begun.elapsed().as_secs()
             ));
         }

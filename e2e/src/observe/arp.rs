@@ -4,11 +4,16 @@ use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
     process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
 use crate::{Lab, lab::Capture};
+
+/// How long a [`Watch`] asks before its start returns.
+const LEAD: Duration = Duration::from_secs(1);
 
 /// Every host that answers one question for `address` asked by `host`, by name (or its MAC where no host of the lab
 /// has it). Waits one second for stragglers, so that a second answerer is seen.
@@ -57,7 +62,7 @@ pub struct Reply {
 }
 
 impl Watch {
-    /// Starts asking for `address` from `host`.
+    /// Starts asking for `address` from `host`; answers have been coming for a second when this returns.
     ///
     /// # Errors
     /// `arping` or `tcpdump` cannot be run.
@@ -73,6 +78,8 @@ impl Watch {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let asking = lab.spawn(host, &mut arping)?;
+        // What a test does next shall be seen against answers before it.
+        thread::sleep(LEAD);
         Ok(Self {
             asking,
             capture,

@@ -15,6 +15,9 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::Lab;
 
+/// No more than this is read of an answer, in bytes.
+const LIMIT: u64 = 1024 * 1024;
+
 /// What a server answered.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -41,19 +44,26 @@ pub fn get(
     })
 }
 
-fn request(address: SocketAddr, path: &str, timeout: Duration) -> Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+fn request(server: SocketAddr, path: &str, timeout: Duration) -> Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&server, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let (head, body) = text.split_once("\r\n\r\n").context("no end of headers")?;
-    let status = head.split(' ').nth(1).context("no status line")?;
-    Ok(Answer {
-        status: status
-            .parse()
-            .with_context(|| format!("not a status: {status}"))?,
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.take(LIMIT).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    parse(&answer).with_context(|| format!("http://{server}{path} answers no HTTP: {answer:?}"))
+}
+
+/// Splits an answer that ends with its connection.
+fn parse(answer: &str) -> Option<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.")?.split_whitespace().nth(1)?;
+    Some(Answer {
+        status: status.parse().ok()?,
         body: body.to_owned(),
     })
 }
@@ -147,6 +157,14 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_status_and_body() {
+        let answer = parse("HTTP/1.1 503 Lab\r\nA: b\r\n\r\nbody").unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (503, "body"));
+        assert!(parse("HTTP/1.1 200 OK\r\nA: b").is_none());
+        assert!(parse("SSH-2.0\r\n\r\n").is_none());
+    }
 
     #[test]
     fn a_series_is_found_by_its_whole_name() {

@@ -55,7 +55,7 @@ fn under_old_rights(world: &World) -> Result<()> {
         "default",
         "Service",
         "insider",
-        "AddressConflict",
+        "announceFailed",
         INSIDER,
     )?;
     let answerers = arp::answerers(world, CLIENT, INSIDER_ADDRESS)?;

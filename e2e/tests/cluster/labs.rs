@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ferrolb_e2e::Lab;
+use ferrolb_e2e::{Lab, deploy::PATIENCE};
 
 use crate::world::World;
 
@@ -18,12 +18,15 @@ pub fn side_by_side_and_gone_without_a_trace(world: &World) -> Result<()> {
         .stderr(Stdio::null())
         .spawn()
         .context("cannot start lab")?;
-    std::thread::sleep(Duration::from_secs(4));
+    world.wait("the other lab to begin", PATIENCE, || {
+        Ok(Lab::leftovers("torn").len() > 5)
+    })?;
+    std::thread::sleep(Duration::from_secs(2));
     raising.kill()?;
     raising.wait()?;
     ensure!(
         !Lab::leftovers("torn").is_empty(),
-        "it had not begun when it was killed"
+        "a kill cleans nothing up"
     );
     // ...and comes up all the same, beside the one the tests run on.
     let torn = Lab::builder("torn").nodes(1).clients(1).up()?;

@@ -78,6 +78,11 @@ pub fn speaker_gone_another_node_answers(world: &World) -> Result<()> {
     world.kubectl(&["taint", "node", &owner, "e2e:NoSchedule-"])?;
     deploy::wait_ready(world)?;
     let heir = result?;
+    ensure!(
+        arp::turns(&replies).first() == Some(&owner) && arp::turns(&replies).last() == Some(&heir),
+        "answered in turn by {:?}",
+        arp::turns(&replies)
+    );
     eprintln!(
         "speaker gone: {owner} -> {heir}, longest gap between answers {:.0} ms, turns {:?}",
         arp::longest_gap(&replies) * 1000.0,
@@ -108,6 +113,11 @@ pub fn node_unplugged_another_node_answers(world: &World) -> Result<()> {
     ])?;
     deploy::wait_ready(world)?;
     let heir = result?;
+    ensure!(
+        arp::turns(&replies) == [owner.clone(), heir.clone()],
+        "answered in turn by {:?}",
+        arp::turns(&replies)
+    );
     eprintln!(
         "node unplugged: {owner} -> {heir}, longest gap between answers {:.1} s, turns {:?}",
         arp::longest_gap(&replies),
