@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,GOPATH,GOPROXY,GOFLAGS,XDG_CACHE_HOME,CI,KEEP")
+# The tools of the user stay in reach of root: sudo alone would reset PATH.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo --preserve-env=HOME,CARGO_HOME,RUSTUP_HOME,GOPATH,GOPROXY,GOFLAGS,XDG_CACHE_HOME,CI,KEEP env "PATH=$$PATH"')
 KEEP ?=
 
 # Debian packages: a container runtime, the pods' network plugins, and what the lab and its tests call.
@@ -45,14 +46,15 @@ lint: ## Formatting and clippy; warnings are errors
 .PHONY: unit
 unit: ## Unit and property tests, those on the wire included
 	@echo "==> unit and property tests"
-	$(SUDO) env "PATH=$$PATH" cargo test --locked --workspace --exclude ferrolb-e2e
-	$(SUDO) env "PATH=$$PATH" cargo test --locked -p ferrolb-e2e --lib --bins
+	cargo test --locked --workspace --no-run
+	$(SUDO) cargo test --locked --workspace --exclude ferrolb-e2e
+	$(SUDO) cargo test --locked -p ferrolb-e2e --lib --bins
 
 .PHONY: e2e
 e2e: setup ## End-to-end tests on a real cluster in network namespaces
 	@echo "==> end-to-end tests"
 	cargo build --locked -p ferrolb-e2e --bins
-	$(SUDO) env "PATH=$$PATH" cargo test --locked -p ferrolb-e2e --test cluster
+	$(SUDO) cargo test --locked -p ferrolb-e2e --test cluster
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder for a minute each (needs a nightly toolchain and cargo-fuzz)

@@ -1,4 +1,4 @@
-//! Writing decisions into `status.loadBalancer` of Services.
+//! Carrying out what was decided, first of all writing it into `status.loadBalancer` of Services.
 //!
 //! A merge patch bound to the version the decision was made on. Where RBAC grants only `update` on
 //! `services/status` (every MetalLB manifest), a PUT of the whole untyped object follows, and where
@@ -14,6 +14,7 @@ use std::{
 };
 
 use ferrolb_config::ObjectName;
+use ferrolb_runtime::events::Events;
 use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, Client,
@@ -22,7 +23,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::reconcile::Input;
+use crate::reconcile::{Effect, Input, Reconciler};
 
 /// Writes under way at once: enough to fill an API server (32 gave 1.06 times the rate of 8), few
 /// enough not to crowd out others.
@@ -32,9 +33,36 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// The longest pause after a failed write.
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// Feeds `reconciler` and carries out what it says, until every sender of `inputs` is gone.
+pub async fn drive(
+    mut reconciler: Reconciler,
+    mut inputs: mpsc::Receiver<Input>,
+    writer: Writer,
+    events: Events,
+) {
+    while let Some(input) = inputs.recv().await {
+        for effect in reconciler.take(input) {
+            match effect {
+                Effect::Write(write) => writer.start(write),
+                Effect::Event {
+                    about,
+                    kind,
+                    reason,
+                    message,
+                } => events.post(about, kind, reason, message),
+            }
+        }
+        if inputs.is_empty() {
+            reconciler.show();
+        }
+    }
+}
+
 /// One status to write.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
+    /// Its number, which its end is reported with.
+    pub id: u64,
     /// Whose.
     pub name: ObjectName,
     /// The version the decision was made on.
@@ -114,7 +142,9 @@ impl Writer {
                 }
             };
             // The reconciler ends only with the process.
-            let _ = done.send(Input::Written(write.name, written)).await;
+            let _ = done
+                .send(Input::Written(write.name, write.id, written))
+                .await;
         });
     }
 }
@@ -142,7 +172,14 @@ async fn carry_out(
         Err(kube::Error::Api(status)) if status.is_forbidden() => {
             // An API server that has just started refuses everything for a moment: only a PUT that
             // works where the patch did not says that this is about our rights.
-            let version = replace(api, write).await?;
+            let version = match replace(api, write).await {
+                Ok(version) => version,
+                // Neither is allowed: what we ask for first is what an operator should grant.
+                Err(kube::Error::Api(put)) if put.is_forbidden() => {
+                    return Err(kube::Error::Api(status));
+                }
+                Err(error) => return Err(error),
+            };
             if !put.swap(true, Ordering::Relaxed) {
                 tracing::info!(
                     op = "updateServiceStatus",

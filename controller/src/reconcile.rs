@@ -1,4 +1,7 @@
-//! The one task that owns the allocator: takes what the watches tell, decides, hands out the work.
+//! The controller's state: takes what the watches tell, decides, and says what is to be done.
+//!
+//! It does no I/O itself: [`Reconciler::take`] turns an [`Input`] into [`Effect`]s, which
+//! [`act`](crate::act) carries out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,19 +12,22 @@ use ferrolb_config::{Config, ObjectName, Refused};
 use ferrolb_controller_core::{Core, Level, Plan};
 use ferrolb_runtime::{
     configmap::{self, Outcome, Source},
-    events::{About, EventType, Events},
+    events::{About, EventType},
     metrics::ClientMetrics,
     ready::Blocker,
     watch::{Change, Unavailable},
 };
-use tokio::sync::mpsc;
 
 use crate::{
-    act::{Write, Writer, Written},
+    act::{Write, Written},
     metrics::AllocatorMetrics,
     translate::Seen,
 };
 
+/// How often those who wait are decided again after one input. One of them may release what another
+/// waits for (right after the restart, when a held address is not the wanted one); more rounds than
+/// this wait for the writes that follow anyway.
+const ROUNDS: usize = 4;
 /// Events carry at most this many characters of a list of problems; the log has them all.
 const EVENT_TEXT: usize = 1000;
 
@@ -34,14 +40,32 @@ pub enum Input {
     Node(Change<Vec<IpAddr>>),
     /// The configuration.
     Config(Source),
-    /// A status write ended.
-    Written(ObjectName, Written),
+    /// The status write with this number ended.
+    Written(ObjectName, u64, Written),
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Write a status, and report its end.
+    Write(Write),
+    /// Post an event.
+    Event {
+        /// The object it is about.
+        about: About,
+        /// How loud it is.
+        kind: EventType,
+        /// One word in camel case.
+        reason: String,
+        /// The text for the operator.
+        message: String,
+    },
 }
 
 struct Entry {
     seen: Seen,
-    /// A write is under way: decisions wait for its end.
-    writing: bool,
+    /// The number of the write under way: decisions wait for its end.
+    writing: Option<u64>,
     /// Something changed meanwhile.
     changed: bool,
     failures: u32,
@@ -50,29 +74,35 @@ struct Entry {
     wrote: Option<u64>,
 }
 
+/// A readable configuration that is not in force.
+struct Offer {
+    config: Config,
+    /// That it does not fit was said: trying it again is silent.
+    reported: bool,
+}
+
 /// The state of the controller.
 pub struct Reconciler {
     config: ObjectName,
-    writer: Writer,
-    events: Events,
     metrics: ClientMetrics,
     pools: AllocatorMetrics,
-    /// Dropped once every Service has been seen.
+    /// Dropped once every Service has been told at least once.
     unready: Option<Blocker>,
 
     core: Core,
     services: BTreeMap<ObjectName, Entry>,
     nodes: BTreeMap<ObjectName, Vec<IpAddr>>,
-    /// Every Service has been told at least once.
-    services_seen: bool,
     /// Every Node has been told at least once, or none may be seen.
     nodes_seen: bool,
     /// The newest readable configuration, while it is not the one in force.
-    offered: Option<Config>,
-    /// The refusal last reported, so that trying again is silent.
-    refusal: Option<String>,
+    offered: Option<Offer>,
+    /// The newest configuration was refused.
+    refused: bool,
     /// Something was released: those who wait are decided again.
     revisit: bool,
+    /// Writes started so far.
+    writes: u64,
+    effects: Vec<Effect>,
 }
 
 impl Reconciler {
@@ -80,48 +110,50 @@ impl Reconciler {
     /// every Service has been seen.
     pub fn new(
         config: ObjectName,
-        writer: Writer,
-        events: Events,
         metrics: ClientMetrics,
         pools: AllocatorMetrics,
         unready: Blocker,
     ) -> Self {
         Self {
             config,
-            writer,
-            events,
             metrics,
             pools,
             unready: Some(unready),
             core: Core::new(),
             services: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            services_seen: false,
             nodes_seen: false,
             offered: None,
-            refusal: None,
+            refused: false,
             revisit: false,
+            writes: 0,
+            effects: Vec::new(),
         }
     }
 
-    /// Works until every sender of `inputs` is gone.
-    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
-        while let Some(input) = inputs.recv().await {
-            self.metrics.updates.inc();
-            self.take(input);
-            // Deciding those who wait releases nothing, so one round is enough.
-            if std::mem::take(&mut self.revisit) {
-                self.try_configure();
-                self.decide_waiting();
+    /// Takes one input to its end and returns what is to be done, in order.
+    pub fn take(&mut self, input: Input) -> Vec<Effect> {
+        self.metrics.updates.inc();
+        self.handle(input);
+        for _ in 0..ROUNDS {
+            if !std::mem::take(&mut self.revisit) {
+                break;
             }
-            if inputs.is_empty() {
-                self.pools
-                    .show(&self.core.pools(), self.core.waiting().len());
+            self.try_configure();
+            for name in self.core.waiting() {
+                self.decide(&name);
             }
         }
+        std::mem::take(&mut self.effects)
     }
 
-    fn take(&mut self, input: Input) {
+    /// Brings the gauges up to date; not after every input, because it looks at every pool.
+    pub fn show(&mut self) {
+        self.pools
+            .show(&self.core.pools(), self.core.waiting().len());
+    }
+
+    fn handle(&mut self, input: Input) {
         match input {
             Input::Service(Change::Applied(name, seen)) => self.service(name, seen),
             Input::Service(Change::Deleted(name)) => {
@@ -131,7 +163,6 @@ impl Reconciler {
                 self.revisit |= plan.revisit;
             }
             Input::Service(Change::Synced) => {
-                self.services_seen = true;
                 self.unready = None;
                 self.try_configure();
             }
@@ -141,7 +172,7 @@ impl Reconciler {
             }
             Input::Node(change) => self.node(change),
             Input::Config(source) => self.source(source),
-            Input::Written(name, written) => self.written(&name, written),
+            Input::Written(name, id, written) => self.written(&name, id, written),
         }
     }
 
@@ -157,7 +188,7 @@ impl Reconciler {
         } else {
             let entry = Entry {
                 seen,
-                writing: false,
+                writing: None,
                 changed: false,
                 failures: 0,
                 wrote: None,
@@ -223,12 +254,15 @@ impl Reconciler {
         let in_force = self.core.configured();
         match source {
             Source::Read(config) => {
-                self.offered = Some(config);
+                self.offered = Some(Offer {
+                    config,
+                    reported: false,
+                });
                 self.try_configure();
             }
             Source::Refused(problems) => {
                 self.offered = None;
-                self.refused(&problems);
+                self.refuse(&problems);
             }
             Source::Absent => {
                 self.offered = None;
@@ -243,20 +277,26 @@ impl Reconciler {
     /// Takes up the offered configuration once everything that holds an address can have been seen:
     /// before that, its addresses would be given to others.
     fn try_configure(&mut self) {
-        if !(self.services_seen && self.nodes_seen) {
+        let services_seen = self.unready.is_none();
+        if !(services_seen && self.nodes_seen) {
             return;
         }
-        let Some(config) = self.offered.take() else {
+        let Some(Offer { config, reported }) = self.offered.take() else {
             return;
         };
         let first = !self.core.configured();
         if let Err(problems) = self.core.configure(config.clone()) {
             // It may fit later, when a Service has let go of its address.
-            self.offered = Some(config);
-            self.refused(&problems);
+            self.offered = Some(Offer {
+                config,
+                reported: true,
+            });
+            if !reported {
+                self.refuse(&problems);
+            }
             return;
         }
-        if self.refusal.take().is_some() {
+        if std::mem::take(&mut self.refused) {
             self.config_event(
                 EventType::Normal,
                 "ConfigurationAccepted",
@@ -279,11 +319,7 @@ impl Reconciler {
         self.revisit = true;
     }
 
-    fn refused(&mut self, problems: &Refused) {
-        let text = problems.to_string();
-        if self.refusal.as_ref() == Some(&text) {
-            return;
-        }
+    fn refuse(&mut self, problems: &Refused) {
         self.metrics.update_errors.inc();
         let in_force = self.core.configured();
         configmap::report(
@@ -291,16 +327,16 @@ impl Reconciler {
             &Outcome::Refused { problems, in_force },
             &self.metrics,
         );
-        let mut message = text.clone();
+        let mut message = problems.to_string();
         if let Some((cut, _)) = message.char_indices().nth(EVENT_TEXT) {
             message.truncate(cut);
             message.push('…');
         }
         self.config_event(EventType::Warning, "ConfigurationRefused", &message);
-        self.refusal = Some(text);
+        self.refused = true;
     }
 
-    fn config_event(&self, kind: EventType, reason: &str, message: &str) {
+    fn config_event(&mut self, kind: EventType, reason: &str, message: &str) {
         let about = About {
             api_version: "v1",
             kind: "ConfigMap",
@@ -308,20 +344,23 @@ impl Reconciler {
             name: self.config.name.clone(),
             uid: None,
         };
-        self.events.post(about, kind, reason, message);
+        self.event(about, kind, reason, message);
     }
 
-    fn decide_waiting(&mut self) {
-        for name in self.core.waiting() {
-            self.decide(&name);
-        }
+    fn event(&mut self, about: About, kind: EventType, reason: &str, message: &str) {
+        self.effects.push(Effect::Event {
+            about,
+            kind,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        });
     }
 
     fn decide(&mut self, name: &ObjectName) {
         let Some(entry) = self.services.get_mut(name) else {
             return;
         };
-        if entry.writing {
+        if entry.writing.is_some() {
             entry.changed = true;
             return;
         }
@@ -332,20 +371,22 @@ impl Reconciler {
             return;
         }
         if let Some(ingress) = &plan.ingress {
-            entry.writing = true;
-            self.writer.start(Write {
+            self.writes += 1;
+            entry.writing = Some(self.writes);
+            self.effects.push(Effect::Write(Write {
+                id: self.writes,
                 name: name.clone(),
                 version: entry.seen.version.clone(),
                 ingress: ingress.clone(),
                 failures: entry.failures,
-            });
+            }));
         }
         let uid = entry.seen.uid.clone();
         self.tell(name, uid, plan);
     }
 
     /// Says what was decided: in the log and as events of the Service.
-    fn tell(&self, name: &ObjectName, uid: Option<String>, plan: Plan) {
+    fn tell(&mut self, name: &ObjectName, uid: Option<String>, plan: Plan) {
         if let Some(ingress) = &plan.ingress {
             let ips: Vec<_> = ingress.iter().map(IpAddr::to_string).collect();
             tracing::info!(event = if ingress.is_empty() { "clearAssignment" } else { "ipAllocated" },
@@ -371,15 +412,22 @@ impl Reconciler {
                 tracing::warn!(op = "allocateIPs", service = %name, reason = notice.reason,
                     error = notice.message, "the Service needs attention");
             }
-            self.events.post(about, kind, notice.reason, notice.message);
+            self.event(about, kind, notice.reason, &notice.message);
         }
     }
 
-    fn written(&mut self, name: &ObjectName, written: Written) {
-        let Some(entry) = self.services.get_mut(name) else {
+    fn written(&mut self, name: &ObjectName, id: u64, written: Written) {
+        // The end of another's write says nothing: a Service deleted and made again under the same
+        // name has its own.
+        let Some(entry) = self
+            .services
+            .get_mut(name)
+            .filter(|entry| entry.writing == Some(id))
+        else {
             return;
         };
-        entry.writing = false;
+        entry.writing = None;
+        let changed = std::mem::take(&mut entry.changed);
         match written {
             Written::Done { version, ingress } => {
                 entry.failures = 0;
@@ -394,17 +442,20 @@ impl Reconciler {
                         request.current = ingress.into_iter().map(Ok).collect();
                     }
                 }
+                // What it no longer shows may now be another's.
+                self.decide(name);
             }
-            Written::Conflict => {}
-            Written::Gone => return,
+            Written::Conflict | Written::Gone if changed => self.decide(name),
+            // The watch is about to tell what we do not know yet.
+            Written::Conflict | Written::Gone => {}
             Written::Failed => {
                 self.metrics.update_errors.inc();
                 entry.failures = entry.failures.saturating_add(1);
-                entry.changed = true;
+                self.decide(name);
             }
-        }
-        if std::mem::take(&mut entry.changed) {
-            self.decide(name);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,11 @@
 //! The controller as a whole.
 //!
 //! ```text
-//!  watch Services ──┐                                    ┌─► writer ─► services/status
-//!  watch Nodes ─────┼─► inputs ─► reconciler ─► Plan ────┤     │
-//!  watch ConfigMap ─┘      ▲      (owns Core,            ├─► events ─► core/v1 Events
-//!                          │       decides, sync)        └─► metrics, log
-//!                          └────────── what was written ◄──────┘
+//!  watch Services ──┐                                       ┌─► writer ─► services/status
+//!  watch Nodes ─────┼─► inputs ─► reconciler ─► effects ────┤     │
+//!  watch ConfigMap ─┘      ▲      (owns Core,               └─► events ─► core/v1 Events
+//!                          │       decides, sync)                 │
+//!                          └─────────── what was written ◄────────┘
 //! ```
 
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ use kube::{Api, runtime::watcher};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    act::Writer,
+    act::{self, Writer},
     args::Args,
     metrics::AllocatorMetrics,
     reconcile::{Input, Reconciler},
@@ -58,14 +58,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let (inputs, queue) = mpsc::channel(INPUTS);
     let writer = Writer::new(client.clone(), inputs.clone());
-    let reconciler = Reconciler::new(
-        config.clone(),
-        writer,
-        events,
-        client_metrics,
-        allocator_metrics,
-        synced,
-    );
+    let reconciler = Reconciler::new(config.clone(), client_metrics, allocator_metrics, synced);
 
     let mut vital = JoinSet::new();
     let class = args.lb_class;
@@ -86,7 +79,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         inputs.clone(),
     ));
     vital.spawn(configmap::follow(client, config, Input::Config, inputs));
-    vital.spawn(reconciler.run(queue));
+    vital.spawn(act::drive(reconciler, queue, writer, events));
     vital.spawn(post_events);
     let serving = admin::serve(listener, registry, ready, stop.clone());
 

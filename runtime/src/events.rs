@@ -3,7 +3,7 @@
 //! The same event about the same object again raises its count instead of making another one. Posting
 //! never holds up a decision: a full queue drops the event and counts it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -18,8 +18,12 @@ use prometheus::{IntCounter, Registry};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-/// Events waiting to be written; more than a burst of a few hundred Services makes.
-const QUEUE: usize = 1024;
+/// Events waiting to be written: one for each of 10 000 Services decided in one go, and some.
+const QUEUE: usize = 16_384;
+/// Attempts to write an event while the API server is away or busy; with the pauses doubled, 25 s.
+const ATTEMPTS: u32 = 8;
+/// The pause after the first failed attempt.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Events whose count is remembered; the memory is emptied when it is full.
 const REMEMBERED: usize = 4096;
 
@@ -130,7 +134,7 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut postings: mpsc::Receiver<Posting>) {
         while let Some(posting) = postings.recv().await {
-            if let Err(error) = self.write(posting).await {
+            if let Err(error) = self.write_patiently(&posting).await {
                 self.dropped.inc();
                 let forbidden = matches!(&error, kube::Error::Api(status) if status.is_forbidden());
                 if !(forbidden && self.forbidden) {
@@ -141,7 +145,24 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, posting: Posting) -> Result<(), kube::Error> {
+    /// Tries again where a moment may help: an event lost is a reason nobody reads.
+    async fn write_patiently(&mut self, posting: &Posting) -> Result<(), kube::Error> {
+        for attempt in 1..ATTEMPTS {
+            match self.write(posting).await {
+                Err(kube::Error::Api(status)) if matches!(status.code, 400..=428 | 430..=499) => {
+                    return Err(kube::Error::Api(status));
+                }
+                Err(error) => {
+                    tracing::debug!(op = "postEvent", error = %error, "event not written, trying again");
+                    tokio::time::sleep(PAUSE * 2_u32.saturating_pow(attempt - 1)).await;
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+        self.write(posting).await
+    }
+
+    async fn write(&mut self, posting: &Posting) -> Result<(), kube::Error> {
         // An event lives in its object's namespace, a cluster-wide object's in "default".
         let namespace = if posting.about.namespace.is_empty() {
             "default"
@@ -150,7 +171,7 @@ impl Writer {
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let now = Timestamp::now();
-        if let Some(written) = self.remembered.get_mut(&posting) {
+        if let Some(written) = self.remembered.get_mut(posting) {
             let count = written.count.saturating_add(1);
             let patch = json!({"count": count, "lastTimestamp": Time(now)});
             match api
@@ -170,13 +191,14 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let event = self.event(&posting, namespace, now);
+        let event = self.event(posting, namespace, now);
         let name = event.metadata.name.clone().unwrap_or_default();
         api.create(&PostParams::default(), &event).await?;
         if self.remembered.len() >= REMEMBERED {
             self.remembered.clear();
         }
-        self.remembered.insert(posting, Written { name, count: 1 });
+        self.remembered
+            .insert(posting.clone(), Written { name, count: 1 });
         Ok(())
     }
 

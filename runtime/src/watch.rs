@@ -22,11 +22,9 @@ const QUICKEST: Duration = Duration::from_millis(100);
 const SLOWEST: Duration = Duration::from_secs(5);
 /// The longest pause after refusals by RBAC or for want of the resource: only an operator changes that.
 const REFUSED: Duration = Duration::from_secs(30);
-/// Refusals in a row that make a refusal, for a resource never listed: an API server that has just
-/// started refuses everything until it has read its roles. With the pauses doubled, 0.7 s.
-const REFUSALS: u32 = 4;
-/// The same for a resource that was listed before, which an operator hardly ever takes away: 3.1 s.
-const REFUSALS_AFTER_LIST: u32 = 6;
+/// Refusals in a row that make a refusal: an API server that has just started refuses everything until
+/// it has read its roles. With the pauses doubled, 3.1 s.
+const REFUSALS: u32 = 6;
 
 /// What happened to the followed objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +66,6 @@ pub async fn follow<K, T, M>(
         what,
         known: HashSet::new(),
         listed: HashSet::new(),
-        ever_listed: false,
         refusals: 0,
         refused: None,
         pause: QUICKEST,
@@ -107,7 +104,6 @@ struct Follower {
     known: HashSet<ObjectName>,
     /// Names of the list under way.
     listed: HashSet<ObjectName>,
-    ever_listed: bool,
     /// Refusals in a row.
     refusals: u32,
     /// The refusal that was told.
@@ -134,7 +130,6 @@ impl Follower {
             }
             Event::InitDone => {
                 self.recovered();
-                self.ever_listed = true;
                 let vanished: Vec<_> = self.known.difference(&self.listed).cloned().collect();
                 self.known = std::mem::take(&mut self.listed);
                 let deleted = vanished.into_iter().map(Change::Deleted);
@@ -184,12 +179,7 @@ impl Follower {
             }
         };
         self.refusals = self.refusals.saturating_add(1);
-        let enough = if self.ever_listed {
-            REFUSALS_AFTER_LIST
-        } else {
-            REFUSALS
-        };
-        let told = (self.refusals >= enough && self.refused != Some(refused)).then_some(refused);
+        let told = (self.refusals >= REFUSALS && self.refused != Some(refused)).then_some(refused);
         self.refused = told.or(self.refused);
         (told, self.wait(REFUSED))
     }
@@ -229,7 +219,6 @@ mod tests {
             what: "test",
             known: HashSet::new(),
             listed: HashSet::new(),
-            ever_listed: false,
             refusals: 0,
             refused: None,
             pause: QUICKEST,
@@ -315,8 +304,8 @@ mod tests {
         let mut follower = follower();
         let told: Vec<_> = (0..20).map(|_| follower.failed(&refusal())).collect();
         let at: Vec<_> = (0..20).filter(|at| told[*at].0.is_some()).collect();
-        assert_eq!(at, [3]);
-        assert_eq!(told[3].0, Some(Unavailable::Forbidden));
+        assert_eq!(at, [5]);
+        assert_eq!(told[5].0, Some(Unavailable::Forbidden));
         assert_eq!(told[0].1, QUICKEST);
         assert_eq!(told[19].1, REFUSED);
     }

@@ -70,8 +70,10 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
 
     steps.say("applying the pool 192.168.99.100/28 and an application with two replicas");
     let applied = Instant::now();
-    for example in ["examples/config.yaml", "examples/echo.yaml"] {
-        lab.apply(&std::fs::read_to_string(deploy::manifests(example))?)?;
+    let pool = deploy::manifests("examples/config.yaml");
+    let application = deploy::project().join("e2e/manifests/echo.yaml");
+    for file in [pool, application] {
+        lab.apply(&std::fs::read_to_string(file)?)?;
     }
     let address = service::address(lab, "echo")?;
     rows.push((

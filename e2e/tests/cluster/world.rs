@@ -71,6 +71,10 @@ impl World {
             "--wait",
             "--grace-period=1",
         ])?;
+        // An event of an earlier test would pass for one of this test.
+        for namespace in ["default", NAMESPACE] {
+            self.kubectl(&["delete", "events", "--all", "-n", namespace])?;
+        }
         self.configure(&[("custom-ip-space", &[CLASSIC])])
     }
 

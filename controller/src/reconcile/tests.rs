@@ -1,0 +1,308 @@
+//! What the controller does, told as inputs and effects.
+
+use ferrolb_controller_core::{FamilyPolicy, Request};
+use ferrolb_runtime::ready::Ready;
+use prometheus::Registry;
+
+use super::*;
+
+struct Bench {
+    reconciler: Reconciler,
+    ready: Ready,
+    metrics: ClientMetrics,
+    version: u64,
+}
+
+fn bench() -> Bench {
+    let registry = Registry::new();
+    let metrics = ClientMetrics::new(&registry).unwrap();
+    let pools = AllocatorMetrics::new(&registry).unwrap();
+    let ready = Ready::new();
+    let unready = ready.wait_for("services");
+    let config = ObjectName::new("metallb-system", "config");
+    Bench {
+        reconciler: Reconciler::new(config, metrics.clone(), pools, unready),
+        ready,
+        metrics,
+        version: 0,
+    }
+}
+
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("default", name)
+}
+
+fn pool(addresses: &str) -> Source {
+    let text = format!("address-pools: [{{name: p, protocol: layer2, addresses: [{addresses}]}}]");
+    Source::Read(ferrolb_config::read(&text).unwrap())
+}
+
+fn bad() -> Source {
+    Source::Refused(ferrolb_config::read("nonsense: 1").unwrap_err())
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+impl Bench {
+    fn take(&mut self, input: Input) -> Vec<Effect> {
+        self.reconciler.take(input)
+    }
+
+    /// A Service of type LoadBalancer as the watch tells it, newer than all before.
+    fn applied(&mut self, service: &str, current: &[&str], desired: &[&str]) -> Input {
+        self.version += 10;
+        Self::told(service, current, desired, self.version)
+    }
+
+    fn told(service: &str, current: &[&str], desired: &[&str], version: u64) -> Input {
+        let request = Request {
+            balancer: true,
+            current: current.iter().map(|text| Ok(ip(text))).collect(),
+            cluster_ips: vec!["10.96.0.9".to_owned()],
+            policy: FamilyPolicy::SingleStack,
+            desired: Ok(desired.iter().map(|text| ip(text)).collect()),
+            pool: None,
+            sharing: None,
+            backend: String::new(),
+            ports: BTreeSet::new(),
+        };
+        Input::Service(Change::Applied(
+            name(service),
+            Seen {
+                request: Some(request),
+                uid: Some(format!("uid-{service}")),
+                version: version.to_string(),
+            },
+        ))
+    }
+
+    /// Everything has been seen, and this configuration is in force.
+    fn started(addresses: &str) -> Self {
+        let mut bench = bench();
+        bench.take(Input::Node(Change::Synced));
+        bench.take(Input::Service(Change::Synced));
+        bench.take(Input::Config(pool(addresses)));
+        assert!(bench.reconciler.core.configured());
+        bench
+    }
+
+    fn done(&mut self, write: &Write) -> Vec<Effect> {
+        self.version += 10;
+        let written = Written::Done {
+            version: self.version.to_string(),
+            ingress: write.ingress.clone(),
+        };
+        self.take(Input::Written(write.name.clone(), write.id, written))
+    }
+}
+
+fn writes(effects: &[Effect]) -> Vec<Write> {
+    let writes = effects.iter().filter_map(|effect| match effect {
+        Effect::Write(write) => Some(write.clone()),
+        Effect::Event { .. } => None,
+    });
+    writes.collect()
+}
+
+fn reasons(effects: &[Effect]) -> Vec<&str> {
+    let reasons = effects.iter().filter_map(|effect| match effect {
+        Effect::Event { reason, .. } => Some(reason.as_str()),
+        Effect::Write(_) => None,
+    });
+    reasons.collect()
+}
+
+/// The one write among the effects: whose, and what.
+fn only(effects: &[Effect]) -> Write {
+    let mut writes = writes(effects);
+    assert_eq!(writes.len(), 1, "{effects:?}");
+    writes.remove(0)
+}
+
+#[test]
+fn nothing_is_given_before_services_and_nodes_were_seen() {
+    let mut bench = bench();
+    assert!(
+        bench
+            .take(Input::Config(pool("10.0.0.1-10.0.0.2")))
+            .is_empty()
+    );
+    let waiting = bench.applied("waiting", &[], &[]);
+    assert!(bench.take(waiting).is_empty());
+    let holder = bench.applied("holder", &["10.0.0.1"], &[]);
+    assert!(bench.take(holder).is_empty());
+    assert_eq!(bench.ready.pending(), ["services"]);
+    assert!(bench.take(Input::Service(Change::Synced)).is_empty());
+    assert!(bench.ready.pending().is_empty());
+    let write = only(&bench.take(Input::Node(Change::Synced)));
+    assert_eq!(
+        (write.name, write.ingress),
+        (name("waiting"), vec![ip("10.0.0.2")])
+    );
+}
+
+#[test]
+fn nodes_that_may_not_be_seen_hold_nothing_up() {
+    let mut bench = bench();
+    bench.take(Input::Config(pool("10.0.0.1/32")));
+    let service = bench.applied("a", &[], &[]);
+    bench.take(service);
+    bench.take(Input::Service(Change::Synced));
+    let forbidden = Input::Node(Change::Unavailable(Unavailable::Forbidden));
+    assert_eq!(only(&bench.take(forbidden)).ingress, [ip("10.0.0.1")]);
+}
+
+#[test]
+fn a_node_that_gives_its_address_up_lets_the_refused_have_it() {
+    let mut bench = bench();
+    let node = ObjectName::new("", "n1");
+    bench.take(Input::Node(Change::Applied(
+        node.clone(),
+        vec![ip("10.0.0.1")],
+    )));
+    bench.take(Input::Node(Change::Synced));
+    bench.take(Input::Service(Change::Synced));
+    bench.take(Input::Config(pool("10.0.0.1/32")));
+    let service = bench.applied("a", &[], &[]);
+    assert_eq!(reasons(&bench.take(service)), ["AllocationFailed"]);
+    let write = only(&bench.take(Input::Node(Change::Deleted(node))));
+    assert_eq!(write.ingress, [ip("10.0.0.1")]);
+}
+
+#[test]
+fn one_write_at_a_time_and_what_changed_meanwhile_is_decided_after_it() {
+    let mut bench = Bench::started("10.0.0.0/24");
+    let service = bench.applied("a", &[], &[]);
+    let first = only(&bench.take(service));
+    let moved = bench.applied("a", &[], &["10.0.0.7"]);
+    assert!(
+        writes(&bench.take(moved)).is_empty(),
+        "a write is under way"
+    );
+    let conflict = Input::Written(first.name.clone(), first.id, Written::Conflict);
+    let second = only(&bench.take(conflict));
+    assert_eq!(second.ingress, [ip("10.0.0.7")]);
+    assert_ne!(second.id, first.id);
+}
+
+#[test]
+fn a_conflict_is_decided_again_when_the_watch_tells_why() {
+    let mut bench = Bench::started("10.0.0.0/24");
+    let service = bench.applied("a", &[], &[]);
+    let first = only(&bench.take(service));
+    let conflict = Input::Written(first.name.clone(), first.id, Written::Conflict);
+    assert!(bench.take(conflict).is_empty());
+    let newer = bench.applied("a", &[], &[]);
+    let second = only(&bench.take(newer));
+    assert_eq!(second.ingress, first.ingress, "the address stays the same");
+    assert_eq!(second.version, "20");
+}
+
+#[test]
+fn a_failed_write_is_tried_again_with_the_same_address() {
+    let mut bench = Bench::started("10.0.0.0/24");
+    let service = bench.applied("a", &[], &[]);
+    let first = only(&bench.take(service));
+    let again = only(&bench.take(Input::Written(
+        first.name.clone(),
+        first.id,
+        Written::Failed,
+    )));
+    assert_eq!((again.ingress, again.failures), (first.ingress, 1));
+}
+
+#[test]
+fn what_the_watch_tells_from_before_our_own_write_is_the_past() {
+    let mut bench = Bench::started("10.0.0.0/24");
+    let service = bench.applied("a", &[], &[]);
+    let write = only(&bench.take(service));
+    bench.done(&write);
+    // An edit of a label made before our write: the watch tells it after we know of our write.
+    let stale = Bench::told("a", &[], &[], bench.version - 5);
+    assert!(bench.take(stale).is_empty());
+    let caught_up = Bench::told("a", &["10.0.0.0"], &[], bench.version);
+    assert!(bench.take(caught_up).is_empty());
+    // From here on the watch is believed whatever it tells: versions may start anew.
+    let emptied = Bench::told("a", &[], &[], 1);
+    assert_eq!(only(&bench.take(emptied)).ingress, [ip("10.0.0.0")]);
+}
+
+#[test]
+fn the_end_of_a_former_services_write_says_nothing_about_its_namesake() {
+    let mut bench = Bench::started("10.0.0.0/24");
+    let service = bench.applied("a", &[], &[]);
+    let former = only(&bench.take(service));
+    bench.take(Input::Service(Change::Deleted(name("a"))));
+    let namesake = bench.applied("a", &[], &[]);
+    let own = only(&bench.take(namesake));
+    let end = Input::Written(former.name.clone(), former.id, Written::Conflict);
+    assert!(bench.take(end).is_empty());
+    let changed = bench.applied("a", &[], &["10.0.0.9"]);
+    assert!(
+        writes(&bench.take(changed)).is_empty(),
+        "its own write is still under way"
+    );
+    assert_eq!(only(&bench.done(&own)).ingress, [ip("10.0.0.9")]);
+}
+
+#[test]
+fn a_deleted_service_serves_the_one_that_waits() {
+    let mut bench = Bench::started("10.0.0.1/32");
+    let holder = bench.applied("a", &["10.0.0.1"], &[]);
+    bench.take(holder);
+    let waiting = bench.applied("b", &[], &[]);
+    assert_eq!(reasons(&bench.take(waiting)), ["AllocationFailed"]);
+    let effects = bench.take(Input::Service(Change::Deleted(name("a"))));
+    assert_eq!(only(&effects).name, name("b"));
+    assert_eq!(reasons(&effects), ["IPAllocated"]);
+}
+
+#[test]
+fn an_edit_that_does_not_fit_is_told_once_and_taken_up_when_it_does() {
+    let mut bench = Bench::started("10.0.0.1/32");
+    let holder = bench.applied("a", &["10.0.0.1"], &[]);
+    bench.take(holder);
+    let effects = bench.take(Input::Config(pool("10.0.0.2/32")));
+    assert_eq!(reasons(&effects), ["ConfigurationRefused"]);
+    assert_eq!(bench.metrics.config_stale.get(), 1);
+    // Another Service lets go of something else: tried again, in silence.
+    let other = bench.applied("b", &[], &[]);
+    bench.take(other);
+    let effects = bench.take(Input::Service(Change::Deleted(name("b"))));
+    assert!(reasons(&effects).is_empty(), "{effects:?}");
+    let effects = bench.take(Input::Service(Change::Deleted(name("a"))));
+    assert_eq!(reasons(&effects), ["ConfigurationAccepted"]);
+    assert_eq!(bench.metrics.config_stale.get(), 0);
+}
+
+#[test]
+fn a_refusal_is_told_again_when_the_bad_document_comes_back() {
+    let mut bench = Bench::started("10.0.0.1/32");
+    assert_eq!(
+        reasons(&bench.take(Input::Config(bad()))),
+        ["ConfigurationRefused"]
+    );
+    assert!(bench.take(Input::Config(Source::Absent)).is_empty());
+    assert_eq!(
+        reasons(&bench.take(Input::Config(bad()))),
+        ["ConfigurationRefused"]
+    );
+    let repaired = bench.take(Input::Config(pool("10.0.0.1/32")));
+    assert_eq!(reasons(&repaired), ["ConfigurationAccepted"]);
+}
+
+#[test]
+fn anothers_service_is_left_alone() {
+    let mut bench = Bench::started("10.0.0.1/32");
+    let theirs = Input::Service(Change::Applied(
+        name("theirs"),
+        Seen {
+            request: None,
+            uid: None,
+            version: "5".to_owned(),
+        },
+    ));
+    assert!(bench.take(theirs).is_empty());
+}
