@@ -121,9 +121,8 @@ impl<'a> Pass<'a> {
     /// Decides.
     pub(crate) fn run(mut self) -> Outcome {
         let pending = self.converge();
-        let held = self.core.allocator.holding(self.name).cloned();
+        let held = self.core.allocator.holding(self.name);
         let addresses = held
-            .as_ref()
             .map(|holding| holding.addresses.clone())
             .unwrap_or_default();
         self.warn_of_nodes(&addresses);
@@ -142,7 +141,8 @@ impl<'a> Pass<'a> {
                 .map(|pool| pool.name().to_string()),
             notices: self.notices,
             pending,
-            revisit: gave_way(self.before.as_ref(), held.as_ref()),
+            // Known at the end of the turn.
+            revisit: false,
         };
         let replaced =
             (writes && !self.request.current.is_empty()).then(|| self.request.current.clone());
@@ -462,15 +462,4 @@ fn show(shown: &Result<IpAddr, String>) -> String {
         Ok(address) => address.to_string(),
         Err(text) => text.clone(),
     }
-}
-
-/// Whether another Service may now get what it did not get before: an address was released, or is held on other terms.
-fn gave_way(before: Option<&Holding>, after: Option<&Holding>) -> bool {
-    let Some(before) = before else { return false };
-    let Some(after) = after else { return true };
-    before.terms != after.terms
-        || before
-            .addresses
-            .iter()
-            .any(|address| !after.addresses.contains(address))
 }

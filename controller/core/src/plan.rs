@@ -17,7 +17,9 @@ pub struct Plan {
     /// Why the Service has no address although it should; `None` if all is well. Until the restart barrier is lifted also
     /// set for a Service that keeps an address for now, but has to be decided again after it.
     pub pending: Option<String>,
-    /// Something was released or changed that others may have waited for: decide all waiting Services again.
+    /// Something that others may have waited for was released, changed, or is not shown any more: decide all waiting
+    /// Services again. What was released but is still shown in the status is announced so only by the decision that
+    /// finds it gone from there.
     pub revisit: bool,
 }
 

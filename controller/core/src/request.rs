@@ -76,3 +76,11 @@ pub struct Request {
     /// `spec.ports`.
     pub ports: BTreeSet<Port>,
 }
+
+impl Request {
+    /// The addresses the status shows, canonical.
+    pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
+        let shown = self.current.iter().flatten();
+        shown.map(IpAddr::to_canonical).collect()
+    }
+}

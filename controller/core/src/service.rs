@@ -1,6 +1,6 @@
 //! Everything decided so far, and the one way to decide more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_config::{Config, ObjectName, Refused};
@@ -76,6 +76,11 @@ impl Core {
     ///
     /// Deciding the same again changes nothing and tells nothing, and as long as the status is not written the plan stays
     /// the same. Before the first configuration nothing is decided and nothing remembered.
+    ///
+    /// What the status of a Service shows is in use even if the Service does not have it any more, whatever its type:
+    /// nobody else gets such an address who does not have or show it too, until a decision on the Service whose
+    /// [`current`](Request::current) is without it. So a Service has to be decided again once its status was written.
+    /// A Service that was deleted, or is not ours (`None`), shows nothing.
     pub fn decide(&mut self, name: &ObjectName, request: Option<&Request>) -> Plan {
         if !self.configured {
             let wants = request.is_some_and(|request| request.balancer);
@@ -84,17 +89,21 @@ impl Core {
                 ..Plan::default()
             };
         }
-        match request {
+        let current = request.map_or_else(BTreeSet::new, Request::addresses);
+        let turn = self.allocator.open(name, current);
+        let plan = match request {
             Some(request) if request.balancer => self.converge(name, request),
             _ => {
+                self.forget(name);
                 let shown = request.is_some_and(|request| !request.current.is_empty());
                 Plan {
                     ingress: shown.then(Vec::new),
-                    revisit: self.forget(name),
                     ..Plan::default()
                 }
             }
-        }
+        };
+        let revisit = self.allocator.close(name, turn);
+        Plan { revisit, ..plan }
     }
 
     /// Services that want an address and have none, the one that waits longest first: all whose last plan was
@@ -139,13 +148,11 @@ impl Core {
         outcome.plan
     }
 
-    /// Drops a Service; whether others may have waited for what it had.
-    fn forget(&mut self, name: &ObjectName) -> bool {
+    /// Drops a Service.
+    fn forget(&mut self, name: &ObjectName) {
         if let Some(since) = self.records.remove(name).and_then(|record| record.waiting) {
             self.queue.remove(&since);
         }
-        let held = self.allocator.holding(name).is_some();
         self.allocator.release(name);
-        held
     }
 }

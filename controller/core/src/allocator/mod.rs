@@ -1,20 +1,25 @@
 //! The table of addresses: which Service has which, who else may have it, which is free.
 //!
-//! A plain record (`holdings`: Service to addresses; `tenancies`: address to Services) is the truth. A [`Space`] for each
-//! pool is derived from it, kept in step by every change, and only there to find the lowest address quickly.
+//! A plain record (`holdings`: Service to addresses; `tenancies`: address to Services; `shown`: what is not held and still
+//! in a status) is the truth. A [`Space`] for each pool is derived from it, kept in step by every change, and only there to
+//! find the lowest address quickly.
+//!
+//! A decision on a Service is a [`Turn`]: it begins with [`Allocator::open`] and ends with [`Allocator::close`].
 
 mod free;
 mod numbering;
 mod refusal;
 mod sharing;
+mod shown;
 mod space;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_config::{Config, Family, ObjectName, Pool, Problem, Protocol, Refused};
 
 use self::sharing::Tenancy;
+use self::shown::Shown;
 use self::space::Space;
 use crate::family::Families;
 use crate::notice::quoted;
@@ -41,6 +46,17 @@ pub(crate) enum Claim {
     New,
 }
 
+/// A decision on one Service, while it is under way.
+#[must_use = "what the Service shows counts again only after `close`"]
+pub(crate) struct Turn {
+    /// What the Service had when it was decided last.
+    held: Option<Holding>,
+    /// What it showed without holding it when it was decided last.
+    lingering: BTreeSet<IpAddr>,
+    /// What its status shows now.
+    current: BTreeSet<IpAddr>,
+}
+
 /// All assignments.
 #[derive(Debug, Default)]
 pub(crate) struct Allocator {
@@ -49,6 +65,7 @@ pub(crate) struct Allocator {
     spaces: BTreeMap<String, Space>,
     holdings: BTreeMap<ObjectName, Holding>,
     tenancies: BTreeMap<IpAddr, Tenancy>,
+    shown: Shown,
     /// Addresses of nodes, with the node's name.
     nodes: BTreeMap<IpAddr, String>,
 }
@@ -74,6 +91,7 @@ impl Allocator {
             .tenancies
             .keys()
             .chain(self.nodes.keys())
+            .chain(self.shown.all())
             .copied()
             .collect();
         known.sort_unstable();
@@ -153,6 +171,64 @@ impl Allocator {
         common_pool(&self.config, addresses)
     }
 
+    /// Begins a decision on a Service whose status shows these addresses. Until it ends, what other Services show
+    /// without holding it is open to the Service where it has or shows the address itself.
+    pub(crate) fn open(&mut self, name: &ObjectName, current: BTreeSet<IpAddr>) -> Turn {
+        let turn = Turn {
+            held: self.holdings.get(name).cloned(),
+            lingering: self.shown.of(name),
+            current,
+        };
+        let held = turn.held.iter().flat_map(|holding| &holding.addresses);
+        let claimable: BTreeSet<IpAddr> = held.chain(&turn.current).copied().collect();
+        let touched: Vec<IpAddr> = turn
+            .lingering
+            .iter()
+            .chain(claimable.difference(&turn.lingering))
+            .filter(|address| self.shown.by(**address).is_some())
+            .copied()
+            .collect();
+        self.relist(&touched, |shown| {
+            shown.leave(name);
+            shown.admit(claimable);
+        });
+        turn
+    }
+
+    /// Ends the decision: what the status shows and the Service does not hold is closed to all who do not have or show
+    /// it too. Returns whether another Service may now get what it did not get before: an address is held on other
+    /// terms, was released and is not shown any more, or is not shown any more.
+    pub(crate) fn close(&mut self, name: &ObjectName, turn: Turn) -> bool {
+        let after = self.holdings.get(name);
+        let has = |address: &IpAddr| after.is_some_and(|after| after.addresses.contains(address));
+        let shown: BTreeSet<IpAddr> = turn
+            .current
+            .iter()
+            .filter(|address| !has(address))
+            .copied()
+            .collect();
+        let terms_changed = after.map(|after| &after.terms) != turn.held.as_ref().map(|h| &h.terms);
+        let held = turn.held.iter().flat_map(|holding| &holding.addresses);
+        let (kept, released): (Vec<IpAddr>, Vec<IpAddr>) = held.partition(|address| has(address));
+        // Others that show a released address may claim it at once.
+        let free = |address: &IpAddr| !shown.contains(address) || self.shown.by(*address).is_some();
+        let cleared = |address: &IpAddr| {
+            !shown.contains(address) && !has(address) && self.pool_of(&[*address]).is_some()
+        };
+        let gave_way = (terms_changed && !kept.is_empty())
+            || released.iter().any(free)
+            || turn.lingering.iter().any(cleared);
+
+        let claimable = self.shown.admit(BTreeSet::new());
+        let touched: Vec<IpAddr> = claimable
+            .iter()
+            .filter(|address| shown.contains(address) || self.shown.by(**address).is_some())
+            .copied()
+            .collect();
+        self.relist(&touched, |index| index.enter(name, shown));
+        gave_way
+    }
+
     /// Whether the Service may have these addresses on these terms.
     ///
     /// # Errors
@@ -188,6 +264,14 @@ impl Allocator {
             }
             if let Some(tenancy) = self.tenancies.get(&address) {
                 tenancy.admits(name, terms, address)?;
+            }
+            if claim == Claim::New
+                && let Some(services) = self.shown.against(address)
+            {
+                return Err(Refusal::Shown {
+                    address,
+                    services: services.iter().cloned().collect(),
+                });
             }
         }
         Ok(())
@@ -256,8 +340,19 @@ impl Allocator {
             space.enter(
                 address,
                 self.tenancies.get(&address),
-                self.nodes.contains_key(&address),
+                self.nodes.contains_key(&address) || self.shown.against(address).is_some(),
             );
+        }
+    }
+
+    /// Changes what is shown; `touched` are the addresses for which it makes a difference.
+    fn relist(&mut self, touched: &[IpAddr], change: impl FnOnce(&mut Shown)) {
+        for address in touched {
+            self.unlist(*address);
+        }
+        change(&mut self.shown);
+        for address in touched {
+            self.list(*address);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::family::Families;
 use crate::notice::quoted;
 use crate::request::Port;
 
-/// How many of the Services that have an address already are named.
+/// How many of the Services that have or show an address are named.
 const MOST_NAMED: usize = 8;
 
 /// Why an assignment is not possible.
@@ -29,6 +29,12 @@ pub(crate) enum Refusal {
     /// A Service that shares the address has the port.
     #[error("port {port} is already in use on \"{address}\"")]
     PortInUse { port: Port, address: IpAddr },
+    /// The address was given up, but who gave it up still publishes it.
+    #[error("\"{address}\" is still shown in the status of {}", list(services))]
+    Shown {
+        address: IpAddr,
+        services: Vec<ObjectName>,
+    },
     /// The address belongs to a node.
     #[error("\"{address}\" is an address of node {node:?}")]
     NodeAddress { address: IpAddr, node: String },

@@ -13,7 +13,7 @@ use crate::family::Families;
 #[derive(Debug)]
 struct Side {
     numbering: Numbering,
-    /// Addresses nobody can have alone: held by a Service or belonging to a node.
+    /// Addresses nobody can have alone: held by a Service, closed, or both.
     taken: Runs,
     /// Held addresses that a further Service may share.
     shared: Shared,
@@ -75,17 +75,18 @@ impl Space {
         self.side(family).held
     }
 
-    /// Enters an address that has a tenancy, belongs to a node, or both. It must not be entered already.
-    pub(super) fn enter(&mut self, address: IpAddr, tenancy: Option<&Tenancy>, of_node: bool) {
+    /// Enters what is known about an address. It must not be entered already. A `closed` one is given to nobody: it
+    /// belongs to a node, or somebody still shows it.
+    pub(super) fn enter(&mut self, address: IpAddr, tenancy: Option<&Tenancy>, closed: bool) {
         let Some((side, number)) = self.side_mut(address) else {
             return;
         };
-        if tenancy.is_some() || of_node {
+        if tenancy.is_some() || closed {
             side.taken.insert(number);
         }
         if let Some(tenancy) = tenancy {
             side.held += 1;
-            if !of_node {
+            if !closed {
                 side.shared.insert(tenancy, number);
             }
         }

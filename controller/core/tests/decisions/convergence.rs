@@ -214,7 +214,9 @@ fn an_edited_status_wins_if_it_can_be_assigned() {
         world.show("a", edited);
         let plan = world.apply("a", &plain());
         assert_eq!(world.shown("a"), "10.0.0.0");
-        assert_eq!((told(&plan).len(), plan.revisit), (0, false));
+        // Only the end of what might have kept others from an address of a pool is worth a revisit.
+        let revisit = edited == ["10.0.0.1"];
+        assert_eq!((told(&plan).len(), plan.revisit), (0, revisit));
     }
     // A free one becomes the Service's.
     world.show("a", &["10.0.0.5"]);

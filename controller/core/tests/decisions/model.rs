@@ -1,114 +1,62 @@
-//! Random histories of a cluster, against a model that finds everything by walking over lists.
+//! A model of the decisions that finds everything by walking over lists.
 //!
-//! The model knows the rules of metallb.md 5.3–5.5, and nothing of numbers, runs and indexes: a pool is the list of its
-//! addresses, the assignments are a table that is searched from end to end.
+//! It knows the rules of metallb.md 5.3–5.5 and what a status that is not written yet keeps others from, and nothing of
+//! numbers, runs and indexes: a pool is the list of its addresses, the assignments are a table that is searched from end
+//! to end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_config::{Config, Family, ObjectName, Pool, Protocol, read};
-use ferrolb_controller_core::{Core, FamilyPolicy, Plan, Request};
-use proptest::prelude::*;
+use ferrolb_config::{Config, Family, ObjectName, Pool, Protocol};
+use ferrolb_controller_core::{FamilyPolicy, Request};
 
 use crate::world::*;
 
-/// Configurations to change between; many are refused while addresses are in use, which is part of the test.
-const DOCUMENTS: [&str; 6] = [
-    "",
-    "address-pools:
-- {name: a, protocol: layer2, addresses: [10.0.0.0/30, 'fc00::/127']}
-- {name: b, protocol: layer2, auto-assign: no, avoid-buggy-ips: yes, addresses: ['fc00:1::/127', 10.0.0.254-10.0.1.2]}",
-    "address-pools:
-- {name: b, protocol: layer2, addresses: ['fc00::/127', 'fc00:1::/126', 10.0.0.254-10.0.1.2]}
-- {name: a, protocol: layer2, addresses: [10.0.0.2/31, 10.0.0.0/31]}",
-    "address-pools:
-- {name: all, protocol: layer2, avoid-buggy-ips: yes, addresses: [10.0.0.0-10.0.1.2, 'fc00::/15']}",
-    "address-pools:
-- {name: a, protocol: bgp, addresses: [10.0.0.0/30, 'fc00::/127']}
-- {name: b, protocol: layer2, addresses: [10.0.0.254-10.0.1.2, 'fc00:1::/127']}",
-    "address-pools:
-- {name: a, protocol: layer2, addresses: [10.0.0.0/24, 10.0.1.0/30, 'fc00::/64', 'fc00:1::/64']}",
-];
-
-/// Addresses that are asked for and that nodes have.
-const ADDRESSES: [&str; 8] = [
-    "10.0.0.0",
-    "10.0.0.1",
-    "10.0.0.3",
-    "10.0.0.254",
-    "10.0.1.1",
-    "fc00::",
-    "fc00::1",
-    "fc00:1::1",
-];
-
-/// What happens to the cluster.
-#[derive(Clone, Debug)]
-enum Step {
-    Apply(usize, Request),
-    Delete(usize),
-    Configure(usize),
-    Reserve(Vec<usize>),
-    /// The controller starts again and sees the Services from this one on, in a circle.
-    Restart(usize),
-}
-
-fn request() -> impl Strategy<Value = Request> {
-    let stack = prop_oneof![
-        4 => Just(plain()),
-        2 => Just(v6()),
-        1 => Just(dual(FamilyPolicy::RequireDualStack)),
-        2 => Just(dual(FamilyPolicy::PreferDualStack)),
-        1 => Just(Request { cluster_ips: vec!["fd00::1".into(), "10.96.0.1".into()], ..dual(FamilyPolicy::PreferDualStack) }),
-        1 => Just(Request { balancer: false, ..plain() }),
-    ];
-    let wishes = prop_oneof![
-        4 => Just(Vec::new()),
-        2 => (0..ADDRESSES.len()).prop_map(|one| vec![one]),
-        1 => (0..5_usize, 5..ADDRESSES.len()).prop_map(|(v4, v6)| vec![v4, v6]),
-    ];
-    let pool = prop::option::weighted(0.2, prop::sample::select(vec!["a", "b", "all", "none"]));
-    let sharing = prop::option::weighted(0.6, prop::sample::select(vec!["k", "l"]));
-    let backend = prop::sample::select(vec!["", "", "", "app=x"]);
-    let ports = prop::collection::btree_set(1..4_u16, 1..3);
-    (stack, wishes, pool, sharing, backend, ports).prop_map(
-        |(stack, wishes, pool, sharing, backend, ports)| Request {
-            desired: Ok(wishes
-                .into_iter()
-                .map(|index| ip(ADDRESSES[index]))
-                .collect()),
-            pool: pool.map(String::from),
-            sharing: sharing.map(String::from),
-            backend: backend.into(),
-            ports: tcp(&ports.into_iter().collect::<Vec<_>>()),
-            ..stack
-        },
-    )
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        12 => (0..8_usize, request()).prop_map(|(service, request)| Step::Apply(service, request)),
-        4 => (0..8_usize).prop_map(Step::Delete),
-        3 => (0..DOCUMENTS.len()).prop_map(Step::Configure),
-        1 => prop::collection::vec(0..ADDRESSES.len(), 0..3).prop_map(Step::Reserve),
-        1 => (0..8_usize).prop_map(Step::Restart),
-    ]
+/// What a status shows; nothing if it has a text that is no address.
+fn parsed(status: &[String]) -> Option<Vec<IpAddr>> {
+    status.iter().map(|text| text.parse().ok()).collect()
 }
 
 /// The model.
-#[derive(Default)]
-struct Model {
-    config: Config,
-    nodes: BTreeSet<IpAddr>,
-    requests: BTreeMap<ObjectName, Request>,
-    held: BTreeMap<ObjectName, Vec<IpAddr>>,
+#[derive(Clone, Default)]
+pub struct Model {
+    pub config: Config,
+    pub nodes: BTreeSet<IpAddr>,
+    pub requests: BTreeMap<ObjectName, Request>,
+    pub held: BTreeMap<ObjectName, Vec<IpAddr>>,
     /// The terms an address is held on, which are those of the last decision that kept or gave it.
-    terms: BTreeMap<ObjectName, Request>,
-    waiting: Vec<ObjectName>,
+    pub terms: BTreeMap<ObjectName, Request>,
+    pub waiting: Vec<ObjectName>,
+    /// The status of each Service as it was when it was decided last.
+    seen: BTreeMap<ObjectName, Vec<String>>,
+    /// The status that the last decision wanted to replace.
+    replaced: BTreeMap<ObjectName, Vec<String>>,
+    /// What the Service that is decided has or shows.
+    own: Vec<IpAddr>,
 }
 
 impl Model {
+    fn has(&self, name: &ObjectName, address: IpAddr) -> bool {
+        let held = self.held.get(name);
+        held.is_some_and(|held| held.contains(&address))
+    }
+
+    /// Whether a status showed this address when its Service was decided last.
+    fn showed(&self, name: &ObjectName, address: IpAddr) -> bool {
+        let seen = self.seen.get(name);
+        seen.is_some_and(|seen| seen.contains(&address.to_string()))
+    }
+
+    /// Whether the Service that is decided has the address, or nobody shows it who does not have it.
+    fn is_open(&self, name: &ObjectName, address: IpAddr) -> bool {
+        let lingers = |other: &ObjectName| self.showed(other, address) && !self.has(other, address);
+        self.own.contains(&address)
+            || !self
+                .seen
+                .keys()
+                .any(|other| other != name && lingers(other))
+    }
+
     fn pool_of(&self, addresses: &[IpAddr]) -> Option<&Pool> {
         self.config
             .pools()
@@ -118,17 +66,18 @@ impl Model {
 
     /// Whether nobody else stands against the Service having this address.
     fn may(&self, name: &ObjectName, request: &Request, address: IpAddr) -> bool {
-        let key = |request: &Request| request.sharing.clone().unwrap_or_default();
         self.held
             .iter()
             .filter(|(other, held)| *other != name && held.contains(&address))
-            .all(|(other, _)| {
-                let terms = &self.terms[other];
-                !key(request).is_empty()
-                    && key(request) == key(terms)
-                    && request.backend == terms.backend
-                    && request.ports.is_disjoint(&terms.ports)
-            })
+            .all(|(other, _)| Self::share(request, &self.terms[other]))
+    }
+
+    pub fn share(one: &Request, other: &Request) -> bool {
+        let key = |request: &Request| request.sharing.clone().unwrap_or_default();
+        !key(one).is_empty()
+            && key(one) == key(other)
+            && one.backend == other.backend
+            && one.ports.is_disjoint(&other.ports)
     }
 
     fn cluster(request: &Request) -> Vec<Family> {
@@ -194,7 +143,7 @@ impl Model {
             let family = Family::of(address);
             let open = families.contains(&family)
                 && !found.iter().any(|found| Family::of(*found) == family);
-            if open && self.may(name, request, address) {
+            if open && self.may(name, request, address) && self.is_open(name, address) {
                 found.push(address);
             }
         }
@@ -231,33 +180,86 @@ impl Model {
         let possible = Self::serves(request, &wished)
             && pool.protocol() == Protocol::Layer2
             && self.asked_pool_fits(request, &wished)
-            && wished
-                .iter()
-                .all(|address| self.may(name, request, *address) && !self.nodes.contains(address));
+            && wished.iter().all(|address| {
+                self.may(name, request, *address)
+                    && self.is_open(name, *address)
+                    && !self.nodes.contains(address)
+            });
         possible.then_some(wished)
     }
 
-    fn decide(&mut self, name: &ObjectName) {
+    /// One address, or one of each family.
+    fn is_set(addresses: &[IpAddr]) -> bool {
+        let families: BTreeSet<bool> = addresses.iter().map(IpAddr::is_ipv4).collect();
+        !addresses.is_empty() && families.len() == addresses.len()
+    }
+
+    /// Whether a status that shows what is not on record can be the Service's.
+    fn is_claim(&self, shown: &[IpAddr], recorded: &[IpAddr]) -> bool {
+        let layer2 = self
+            .pool_of(shown)
+            .is_some_and(|pool| pool.protocol() == Protocol::Layer2);
+        Self::is_set(shown)
+            && shown.iter().all(|address| {
+                recorded.contains(address) || (layer2 && !self.nodes.contains(address))
+            })
+    }
+
+    /// The addresses the Service keeps: those its status shows or those on record.
+    fn kept(
+        &self,
+        name: &ObjectName,
+        request: &Request,
+        recorded: Option<Vec<IpAddr>>,
+        status: &[String],
+    ) -> Option<Vec<IpAddr>> {
+        let replaced = self.replaced.get(name).is_some_and(|old| old == status);
+        let shown = parsed(status).filter(|_| !replaced).unwrap_or_default();
+        let on_record = recorded.clone().unwrap_or_default();
+        let lacks_some = shown.iter().all(|address| on_record.contains(address));
+        let claim = (recorded.is_none() || !lacks_some)
+            && self.is_claim(&shown, &on_record)
+            && self.keeps(name, request, &shown);
+        if claim {
+            return Some(shown);
+        }
+        recorded.filter(|held| self.keeps(name, request, held))
+    }
+
+    /// Decides a Service whose status this is.
+    pub fn decide(&mut self, name: &ObjectName, status: &[String]) {
+        let recorded = self.held.remove(name);
+        self.own = recorded.clone().unwrap_or_default();
+        self.own
+            .extend(status.iter().filter_map(|text| text.parse::<IpAddr>().ok()));
+        self.seen.insert(name.clone(), status.to_vec());
         let Some(request) = self
             .requests
             .get(name)
             .cloned()
             .filter(|request| request.balancer)
         else {
-            self.held.remove(name);
+            self.replaced.remove(name);
             self.waiting.retain(|waiting| waiting != name);
             return;
         };
-        let kept = self
-            .held
-            .remove(name)
-            .filter(|held| self.keeps(name, &request, held));
+        let kept = self.kept(name, &request, recorded, status);
+        self.settle(name, request, kept);
+        let target = self.held.get(name).cloned().unwrap_or_default();
+        if parsed(status).as_ref() == Some(&target) {
+            self.replaced.remove(name);
+        } else if !status.is_empty() {
+            self.replaced.insert(name.clone(), status.to_vec());
+        } else {
+            self.replaced.remove(name);
+        }
+    }
+
+    /// Gives the Service what it lacks.
+    fn settle(&mut self, name: &ObjectName, request: Request, kept: Option<Vec<IpAddr>>) {
         match kept.or_else(|| self.grant(name, &request)) {
             Some(mut addresses) => {
-                let lacks_one = request.policy == FamilyPolicy::PreferDualStack
-                    && request.cluster_ips.len() == 2
-                    && addresses.len() == 1;
-                if lacks_one {
+                if Self::lacks_one(&request, &addresses) {
                     let missing: Vec<Family> = Self::cluster(&request)
                         .into_iter()
                         .filter(|family| *family != Family::of(addresses[0]))
@@ -277,8 +279,48 @@ impl Model {
         }
     }
 
+    fn lacks_one(request: &Request, addresses: &[IpAddr]) -> bool {
+        request.policy == FamilyPolicy::PreferDualStack
+            && request.cluster_ips.len() == 2
+            && addresses.len() == 1
+    }
+
+    /// Forgets all but what the cluster tells.
+    pub fn restart(&mut self) {
+        *self = Self {
+            config: std::mem::take(&mut self.config),
+            nodes: std::mem::take(&mut self.nodes),
+            requests: std::mem::take(&mut self.requests),
+            ..Self::default()
+        };
+    }
+
+    /// Before the restart barrier is lifted: holds what the status shows.
+    pub fn hold(&mut self, name: &ObjectName, status: &[String]) {
+        self.seen.insert(name.clone(), status.to_vec());
+        let request = self.requests[name].clone();
+        if !request.balancer {
+            return;
+        }
+        let shown = parsed(status).filter(|shown| {
+            Self::is_set(shown)
+                && self.pool_of(shown).is_some()
+                && shown.iter().all(|ip| self.may(name, &request, *ip))
+        });
+        let settled = shown.as_ref().is_some_and(|shown| {
+            self.keeps(name, &request, shown) && !Self::lacks_one(&request, shown)
+        });
+        if let Some(shown) = shown {
+            self.held.insert(name.clone(), shown);
+            self.terms.insert(name.clone(), request);
+        }
+        if !settled {
+            self.waiting.push(name.clone());
+        }
+    }
+
     /// Whether the configuration takes no address away.
-    fn accepts(&self, config: &Config) -> bool {
+    pub fn accepts(&self, config: &Config) -> bool {
         let fits = |held: &Vec<IpAddr>| {
             config
                 .pools()
@@ -286,196 +328,5 @@ impl Model {
                 .any(|pool| held.iter().all(|address| pool.contains(*address)))
         };
         self.held.values().all(fits)
-    }
-}
-
-/// The model and the real thing beside each other.
-struct Both {
-    model: Model,
-    world: World,
-}
-
-impl Both {
-    /// Decides these Services and then, as often as a plan says so, those that wait.
-    fn decide(&mut self, names: Vec<ObjectName>) {
-        let mut names = names;
-        // A waiting Service has nothing to release, so one more round is all that can follow.
-        for _ in 0..3 {
-            let mut revisit = false;
-            for name in &names {
-                let before = self.model.held.get(name).cloned().unwrap_or_default();
-                self.model.decide(name);
-                let plan = match self.model.requests.get(name).cloned() {
-                    Some(request) => self.world.apply(&name.name, &request),
-                    None => self.world.delete(&name.name),
-                };
-                let new = plan
-                    .ingress
-                    .iter()
-                    .flatten()
-                    .filter(|address| !before.contains(address));
-                assert_eq!(
-                    new.filter(|address| self.model.nodes.contains(address))
-                        .count(),
-                    0,
-                    "a node's address"
-                );
-                revisit |= plan.revisit;
-            }
-            if !revisit {
-                return;
-            }
-            names = self.world.core.waiting();
-        }
-        panic!("deciding again does not come to an end");
-    }
-
-    fn step(&mut self, step: Step) {
-        match step {
-            Step::Apply(service, request) => {
-                let name = name(&format!("s{service}"));
-                self.model.requests.insert(name.clone(), request);
-                self.decide(vec![name]);
-            }
-            Step::Delete(service) => {
-                let name = name(&format!("s{service}"));
-                self.model.requests.remove(&name);
-                self.decide(vec![name]);
-            }
-            Step::Configure(index) => {
-                let config = read(DOCUMENTS[index]).unwrap();
-                let accepted = self.world.core.configure(config.clone()).is_ok();
-                assert_eq!(accepted, self.model.accepts(&config), "the in-use rule");
-                if accepted {
-                    self.model.config = config;
-                }
-                self.decide(self.model.requests.keys().cloned().collect());
-            }
-            Step::Reserve(indexes) => {
-                self.model.nodes = indexes.iter().map(|index| ip(ADDRESSES[*index])).collect();
-                self.reserve();
-                self.decide(self.model.requests.keys().cloned().collect());
-            }
-            Step::Restart(first) => self.restart(first),
-        }
-    }
-
-    fn reserve(&mut self) {
-        let owners = self
-            .model
-            .nodes
-            .iter()
-            .map(|address| (*address, "node".to_string()));
-        self.world.core.reserve(owners.collect());
-    }
-
-    fn restart(&mut self, first: usize) {
-        self.world.core = Core::new();
-        let before = self.world.status.clone();
-        for (name, request) in &self.model.requests {
-            let plan = self.world.core.decide(name, Some(request));
-            assert_eq!(
-                (plan.ingress, plan.notices),
-                (None, Vec::new()),
-                "no configuration, no decision"
-            );
-        }
-        self.world
-            .core
-            .configure(self.model.config.clone())
-            .unwrap();
-        self.reserve();
-        let mut names: Vec<ObjectName> = self.model.requests.keys().cloned().collect();
-        if !names.is_empty() {
-            let count = names.len();
-            names.rotate_left(first % count);
-        }
-        for name in &names {
-            let request = self.model.requests[name].clone();
-            let plan: Plan = self.world.apply(&name.name, &request);
-            assert!(
-                plan.ingress.is_none(),
-                "nothing is written before the barrier is lifted"
-            );
-        }
-        assert_eq!(self.world.status, before, "addresses survive");
-        self.world.core.all_seen();
-        let waiting = self.world.core.waiting();
-        // Those who waited before wait now in the order they were seen in.
-        self.model.waiting = waiting
-            .iter()
-            .filter(|name| self.model.waiting.contains(name))
-            .cloned()
-            .collect();
-        self.decide(waiting);
-    }
-
-    /// What must hold after every step.
-    fn check(&self) {
-        let mut users: BTreeMap<IpAddr, Vec<ObjectName>> = BTreeMap::new();
-        for name in self.model.requests.keys() {
-            let held = self.model.held.get(name).cloned().unwrap_or_default();
-            let expected: Vec<String> = held.iter().map(ToString::to_string).collect();
-            assert_eq!(
-                self.world.shown(&name.name),
-                expected.join(" "),
-                "the addresses of {name}"
-            );
-            for address in held {
-                users.entry(address).or_default().push(name.clone());
-            }
-        }
-        for (address, users) in &users {
-            assert_eq!(
-                &self.world.core.holders(*address),
-                users,
-                "who has {address}"
-            );
-            for one in users {
-                for other in users.iter().filter(|other| *other != one) {
-                    let (one, other) = (&self.model.requests[one], &self.model.requests[other]);
-                    assert!(
-                        one.sharing.is_some() && one.sharing == other.sharing,
-                        "shared without a common key"
-                    );
-                    assert!(
-                        one.backend == other.backend && one.ports.is_disjoint(&other.ports),
-                        "shared against the rules"
-                    );
-                }
-            }
-        }
-        assert_eq!(self.world.core.waiting(), self.model.waiting);
-        for (pool, reported) in self
-            .model
-            .config
-            .pools()
-            .iter()
-            .zip(self.world.core.pools())
-        {
-            let count = |family| {
-                let held = users
-                    .keys()
-                    .filter(|address| Family::of(**address) == family && pool.contains(**address));
-                held.count() as u64
-            };
-            assert_eq!(
-                (reported.v4_in_use, reported.v6_in_use),
-                (count(Family::V4), count(Family::V6))
-            );
-            assert_eq!(reported.name, pool.name());
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn every_history_goes_as_the_model_says(start in 0..DOCUMENTS.len(), steps in prop::collection::vec(step(), 1..40)) {
-        let mut both = Both { model: Model::default(), world: World::new(DOCUMENTS[start]) };
-        both.model.config = read(DOCUMENTS[start]).unwrap();
-        for step in steps {
-            both.step(step);
-            both.check();
-        }
     }
 }
