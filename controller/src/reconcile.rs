@@ -38,8 +38,8 @@ pub enum Input {
     Service(Change<Seen>),
     /// A Node and its own addresses.
     Node(Change<Vec<IpAddr>>),
-    /// The configuration.
-    Config(Source),
+    /// The configuration, and the uid of the ConfigMap it stands in.
+    Config(Source, Option<String>),
     /// The status write with this number ended.
     Written(ObjectName, u64, Written),
 }
@@ -84,6 +84,7 @@ struct Offer {
 /// The state of the controller.
 pub struct Reconciler {
     config: ObjectName,
+    config_uid: Option<String>,
     metrics: ClientMetrics,
     pools: AllocatorMetrics,
     /// Dropped once every Service has been told at least once.
@@ -116,6 +117,7 @@ impl Reconciler {
     ) -> Self {
         Self {
             config,
+            config_uid: None,
             metrics,
             pools,
             unready: Some(unready),
@@ -171,7 +173,10 @@ impl Reconciler {
                     "cannot see Services; grant get, list and watch on services");
             }
             Input::Node(change) => self.node(change),
-            Input::Config(source) => self.source(source),
+            Input::Config(source, uid) => {
+                self.config_uid = uid.or(self.config_uid.take());
+                self.source(source);
+            }
             Input::Written(name, id, written) => self.written(&name, id, written),
         }
     }
@@ -342,7 +347,7 @@ impl Reconciler {
             kind: "ConfigMap",
             namespace: self.config.namespace.clone(),
             name: self.config.name.clone(),
-            uid: None,
+            uid: self.config_uid.clone(),
         };
         self.event(about, kind, reason, message);
     }

@@ -27,21 +27,20 @@ pub enum Source {
 }
 
 /// Follows the ConfigMap `name` until the receiver is gone. One [`Source`] is told at start and one for
-/// each change of the document.
+/// each change of the document, each with the ConfigMap's uid where there is one: `kubectl describe`
+/// shows only events that carry it.
 pub async fn follow<M>(
     client: Client,
     name: ObjectName,
-    wrap: impl Fn(Source) -> M,
+    wrap: impl Fn(Source, Option<String>) -> M,
     sink: mpsc::Sender<M>,
 ) {
     let api: Api<ConfigMap> = Api::namespaced(client, &name.namespace);
     let filter = watcher::Config::default().fields(&format!("metadata.name={}", name.name));
     let (changes, mut seen) = mpsc::channel(4);
     let document = |object: ConfigMap| {
-        object
-            .data
-            .and_then(|mut data| data.remove(KEY))
-            .unwrap_or_default()
+        let text = object.data.and_then(|mut data| data.remove(KEY));
+        (text.unwrap_or_default(), object.metadata.uid)
     };
     let following = watch::follow(
         api,
@@ -55,10 +54,12 @@ pub async fn follow<M>(
         let mut last: Option<String> = None;
         let mut told = false;
         while let Some(change) = seen.recv().await {
+            let mut uid = None;
             let source = match change {
                 // A relist or an edit of labels repeats the document: nothing new.
-                Change::Applied(_, text) if last.as_ref() == Some(&text) => continue,
-                Change::Applied(_, text) => {
+                Change::Applied(_, (text, _)) if last.as_ref() == Some(&text) => continue,
+                Change::Applied(_, (text, its)) => {
+                    uid = its;
                     let read = ferrolb_config::read(&text);
                     last = Some(text);
                     read.map_or_else(Source::Refused, Source::Read)
@@ -76,7 +77,7 @@ pub async fn follow<M>(
                 }
             };
             told = !matches!(source, Source::Unavailable(_));
-            if sink.send(wrap(source)).await.is_err() {
+            if sink.send(wrap(source, uid)).await.is_err() {
                 return;
             }
         }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ferrolb_config::{Config, ObjectName};
+use ferrolb_config::ObjectName;
 use ferrolb_runtime::events::{About, EventType, Events};
-use ferrolb_speaker_core::{Announced, Announcement, Event, Reason, Verdict};
+use ferrolb_speaker_core::{Announced, Event, Reason, Verdict};
 
 use crate::metrics::Metrics;
 use crate::table::{Announcements, Change, Table};
@@ -14,12 +14,21 @@ use crate::table::{Announcements, Change, Table};
 /// The value of `protocol` in logs, events and metrics.
 const PROTOCOL: &str = "layer2";
 
+/// What is remembered of a Service's silence.
+#[derive(Clone, Copy)]
+struct Silence {
+    /// The reason it is counted under.
+    word: &'static str,
+    /// This node posted the event about it.
+    posted: bool,
+}
+
 /// Carries out verdicts. Owns what this node announces.
 pub struct Actor {
     node: String,
     announced: Announced,
-    /// The reason each silent LoadBalancer Service was counted under.
-    silent: HashMap<ObjectName, &'static str>,
+    /// Every silent LoadBalancer Service.
+    silent: HashMap<ObjectName, Silence>,
     /// The table as it is to be published next.
     next: Announcements,
     /// How it differs from the published one.
@@ -75,46 +84,39 @@ impl Actor {
         }
     }
 
-    /// An announced Service that `config` has no pool for.
-    pub fn left_out_by(&self, config: &Config) -> Option<(&ObjectName, &Announcement)> {
-        self.announced.left_out_by(config)
-    }
-
     fn count_silence(&mut self, name: &ObjectName, uid: Option<&String>, reason: Option<&Reason>) {
         // What is no LoadBalancer Service is not silent: nobody expects it to speak.
         let reason = reason
             .filter(|reason| !matches!(reason, Reason::ServiceDeleted | Reason::NotLoadBalancer));
-        let word = reason.map(Reason::word);
-        let former = match word {
-            Some(word) => self.silent.insert(name.clone(), word),
-            None => self.silent.remove(name),
-        };
-        if former == word {
-            return;
-        }
-        if let Some(former) = former {
-            self.metrics.silent.with_label_values(&[former]).dec();
-        }
-        if let (Some(word), Some(reason)) = (word, reason) {
-            self.metrics.silent.with_label_values(&[word]).inc();
-            if let Reason::NodeAddress { node, .. } = reason {
-                tracing::error!(event = "serviceRefused", service = %name, reason = word, error = %reason,
-                    "the Service's address is a node's own, nobody announces it");
-                // One speaker says it to the Service, and not every one: that of the node concerned.
-                if *node == self.node {
-                    self.post(
-                        name,
-                        uid,
-                        EventType::Warning,
-                        "announceFailed",
-                        reason.to_string(),
-                    );
-                }
-            } else {
-                tracing::debug!(event = "serviceSilent", service = %name, reason = word, detail = %reason,
-                    "not announced from this node");
+        let former = self.silent.remove(name);
+        let Some(reason) = reason else {
+            if let Some(former) = former {
+                self.metrics.silent.with_label_values(&[former.word]).dec();
             }
+            return;
+        };
+        let word = reason.word();
+        let same = former.filter(|former| former.word == word);
+        if same.is_none() {
+            if let Some(former) = former {
+                self.metrics.silent.with_label_values(&[former.word]).dec();
+            }
+            self.metrics.silent.with_label_values(&[word]).inc();
+            log_silence(name, reason);
         }
+        // Once, however often the part of the spokesman comes back to this node.
+        let mut posted = same.is_some_and(|same| same.posted);
+        if !posted && reason.spokesman() == Some(self.node.as_str()) {
+            self.post(
+                name,
+                uid,
+                EventType::Warning,
+                "announceFailed",
+                reason.to_string(),
+            );
+            posted = true;
+        }
+        self.silent.insert(name.clone(), Silence { word, posted });
     }
 
     fn tell(&self, name: &ObjectName, uid: Option<&String>, event: Event) {
@@ -127,6 +129,10 @@ impl Actor {
                 }
                 tracing::info!(event = "serviceAnnounced", service = %name, ips = list(&announcement.addresses),
                     pool = announcement.pool, protocol = PROTOCOL, "service has IP, announcing");
+                if !announcement.unanswered.is_empty() {
+                    tracing::warn!(event = "ipv6NotSupported", service = %name, ips = list(&announcement.unanswered),
+                        "this release answers for IPv4 only, nobody answers for the Service's IPv6 addresses");
+                }
                 let message = format!(
                     "announcing from node {:?} with protocol {PROTOCOL:?}",
                     self.node
@@ -172,6 +178,25 @@ impl Actor {
             uid: uid.cloned(),
         };
         self.events.post(about, kind, reason, message);
+    }
+}
+
+/// Says it aloud where the operator should act, and nobody else will say it.
+fn log_silence(name: &ObjectName, reason: &Reason) {
+    let word = reason.word();
+    match reason {
+        Reason::NodeAddress { .. } => {
+            tracing::error!(event = "serviceRefused", service = %name, reason = word, error = %reason,
+                "the Service's address is a node's own, nobody announces it");
+        }
+        Reason::Ipv6NotSupported { .. } => {
+            tracing::error!(event = "serviceRefused", service = %name, reason = word, error = %reason,
+                "the Service has IPv6 addresses only, nobody announces it");
+        }
+        _ => {
+            tracing::debug!(event = "serviceSilent", service = %name, reason = word, detail = %reason,
+                "not announced from this node");
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Decider {
     view: View,
     /// Each Service's uid, for its events.
     uids: HashMap<ObjectName, String>,
-    /// A sound configuration that leaves an announced address without a pool, taken up once that is announced no more.
+    /// A sound configuration that takes the pool from a Service, taken up once it no longer does.
     waiting: Option<Config>,
     actor: Actor,
     metrics: ClientMetrics,
@@ -114,15 +114,23 @@ impl Decider {
     fn listed<T>(&mut self, kind: Kind, resource: &str, change: &Change<T>) -> Touched {
         if let Change::Unavailable(why) = change {
             self.metrics.update_errors.inc();
-            tracing::error!(op = "watch", resource, reason = ?why,
-                "cannot be watched, so nothing new is decided; grant get, list and watch on it");
+            if self.view.listed(kind) {
+                tracing::error!(op = "watch", resource, reason = ?why,
+                    "cannot be watched any more, what is known of it stays; grant get, list and watch on it");
+            } else {
+                tracing::error!(op = "watch", resource, reason = ?why,
+                    "cannot be watched, so nothing is announced yet; grant get, list and watch on it");
+            }
             return Touched::default();
         }
         self.view.set_listed(kind)
     }
 
     fn configure(&mut self, source: Source) -> Touched {
-        self.waiting = None;
+        // Not to be read for a while takes nothing back.
+        if !matches!(source, Source::Unavailable(_)) {
+            self.waiting = None;
+        }
         let in_force = self.view.config().is_some();
         match source {
             Source::Read(config) => {
@@ -157,7 +165,7 @@ impl Decider {
         Touched::default()
     }
 
-    /// Takes up the waiting configuration if it leaves no announced address without a pool.
+    /// Takes up the waiting configuration if it takes no Service's pool.
     fn take_up_waiting(&mut self) -> Touched {
         if self.left_out().is_some() {
             return Touched::default();
@@ -169,16 +177,12 @@ impl Decider {
         self.view.set_config(config)
     }
 
-    /// What the waiting configuration would take from a Service announced here, as a sentence.
+    /// The Service whose pool the waiting configuration would take, as a sentence.
     fn left_out(&self) -> Option<String> {
-        let (service, announcement) = self.actor.left_out_by(self.waiting.as_ref()?)?;
-        let addresses: Vec<_> = announcement
-            .addresses
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let (service, addresses) = self.view.left_out_by(self.waiting.as_ref()?)?;
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
         Some(format!(
-            "no pool covers {} of Service {service}, which this node announces",
+            "no single pool covers {} of Service {service}; put it back, or delete the Service first",
             addresses.join(", ")
         ))
     }

@@ -1,4 +1,8 @@
 //! Interfaces that are never announced on, by name (MetalLB 0.13.10 and later: ConfigMap `metallb-excludel2`).
+//!
+//! Where MetalLB without the file excludes nothing, we exclude what its manifests do by default: pods' own links are no
+//! LAN, and a node has a hundred of them. A file that is there replaces that list whole; an empty list in it excludes
+//! nothing.
 
 use std::path::Path;
 
@@ -8,18 +12,28 @@ use serde::Deserialize;
 /// Where MetalLB's manifests mount the ConfigMap.
 pub const PATH: &str = "/etc/metallb/excludel2.yaml";
 
-/// Names of interfaces to leave alone. The default excludes none.
+/// What MetalLB's manifests exclude by default (0.15.3 and later).
+const USUAL: [&str; 14] = [
+    "^docker.*",
+    "^cbr.*",
+    "^dummy.*",
+    "^virbr.*",
+    "^lxcbr.*",
+    "^veth.*",
+    "^lo$",
+    "^cali.*",
+    "^tunl.*",
+    "^flannel.*",
+    "^kube-ipvs.*",
+    "^cni.*",
+    "^nodelocaldns.*",
+    "^lxc.*",
+];
+
+/// Names of interfaces to leave alone.
 #[derive(Clone, Debug)]
 pub struct Exclusions {
     patterns: RegexSet,
-}
-
-impl Default for Exclusions {
-    fn default() -> Self {
-        Self {
-            patterns: RegexSet::empty(),
-        }
-    }
 }
 
 /// What the file holds; other keys are ignored, as MetalLB does.
@@ -47,16 +61,23 @@ pub enum ExclusionError {
 }
 
 impl Exclusions {
-    /// Reads the file at `path`; without one nothing is excluded.
+    /// What is excluded unless a file says otherwise: the default list of MetalLB's manifests.
+    pub fn usual() -> Result<Self, ExclusionError> {
+        Ok(Self {
+            patterns: RegexSet::new(USUAL)?,
+        })
+    }
+
+    /// Reads the file at `path`; without one it is [`usual`](Self::usual).
     pub fn read(path: &Path) -> Result<Self, ExclusionError> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::usual(),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Reads the text of such a file.
+    /// Reads the text of such a file. Only what it lists is excluded.
     pub fn parse(text: &str) -> Result<Self, ExclusionError> {
         let document: Option<Document> = serde_saphyr::from_str(text)
             .map_err(|error| ExclusionError::Form(error.to_string()))?;
@@ -94,14 +115,34 @@ mod tests {
     }
 
     #[test]
-    fn nothing_written_excludes_nothing_and_nonsense_is_refused() {
-        assert!(!Exclusions::parse("").unwrap().names("lo"));
-        assert!(!Exclusions::parse("other: 1").unwrap().names("lo"));
-        assert!(
-            !Exclusions::read(Path::new("/nonexistent/excludel2.yaml"))
-                .unwrap()
-                .names("lo")
-        );
+    fn without_a_file_pods_links_are_excluded_and_a_nodes_are_not() {
+        let usual = Exclusions::read(Path::new("/nonexistent/excludel2.yaml")).unwrap();
+        let links = "docker0 cbr0 dummy0 virbr0 lxcbr0 veth1a2b lo cali12ab tunl0 flannel.1 kube-ipvs0 cni0 \
+                     nodelocaldns lxc9f";
+        for name in links.split_whitespace() {
+            assert!(usual.names(name), "{name}");
+        }
+        for name in ["eth0", "enp3s0", "bond0", "br0", "vlan7", "wlo1", "lo1"] {
+            assert!(!usual.names(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_replaces_the_whole_list_even_with_nothing() {
+        for text in [
+            "",
+            "other: 1",
+            "announcedInterfacesToExclude: []",
+            "announcedInterfacesToExclude: [\"^eth1$\"]",
+        ] {
+            let excluded = Exclusions::parse(text).unwrap();
+            assert!(!excluded.names("veth0"), "{text}");
+            assert_eq!(excluded.names("eth1"), text.contains("eth1"), "{text}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
         assert!(matches!(
             Exclusions::parse("announcedInterfacesToExclude: ['(']"),
             Err(ExclusionError::Pattern(_))

@@ -2,7 +2,7 @@
 //! again when the kernel says that it had to drop some.
 //!
 //! Chosen as MetalLB 0.8 and later do: up, with broadcast, with ARP, no member of a bond, bridge or VRF, and not excluded
-//! by name. Loopback has no broadcast, so it never is. Interfaces whose frames are not Ethernet are left out as well:
+//! by name, as pods' links are unless the operator says otherwise. Loopback has no broadcast, so it never is. Interfaces whose frames are not Ethernet are left out as well:
 //! there is no ARP as we speak it on them.
 
 use std::collections::BTreeMap;
@@ -259,7 +259,7 @@ mod tests {
             LinkAttribute::IfName("eth0".to_owned()),
             LinkAttribute::Address(US.to_vec()),
         ];
-        let none = Exclusions::default();
+        let none = Exclusions::parse("").unwrap();
         let mut interfaces = Interfaces::new();
         apply(
             &mut interfaces,

@@ -29,6 +29,8 @@ pub struct WireMetrics {
     dropped: Arc<[IntCounter]>,
     /// Sends that failed.
     pub send_errors: IntCounter,
+    /// Sockets that failed while listening and were opened anew.
+    pub receive_errors: IntCounter,
     /// Sockets that could not be opened.
     pub open_errors: IntCounter,
     /// Answering tasks that fell and were started again.
@@ -116,6 +118,10 @@ impl WireMetrics {
             send_errors: counter(
                 "ferrolb_layer2_send_errors_total",
                 "Number of sends that failed.",
+            )?,
+            receive_errors: counter(
+                "ferrolb_layer2_receive_errors_total",
+                "Number of times an interface's socket failed while listening and was opened anew.",
             )?,
             open_errors: counter(
                 "ferrolb_layer2_open_errors_total",

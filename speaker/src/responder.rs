@@ -6,15 +6,17 @@
 //!   responder thread     ▼                   ▼            │ read for every frame
 //!   ┌─────────────── supervisor ──────────────────┐       │
 //!   │ opens and closes one socket per interface   │       │
-//!   │ sends the gratuitous rounds that are due    │       │
-//!   │ starts an answering task again that ended   │       │
+//!   │ starts the gratuitous rounds that are due   │       │
+//!   │ opens anew what fell or failed              │       │
 //!   └──────┬──────────────┬───────────────────────┘       │
 //!          ▼              ▼                               │
 //!     answer eth0    answer eth1   receive ─ decode ─ look up ─ reply   ◀┘
 //! ```
 //!
-//! The supervisor may wait for a slow interface while it sends gratuitous frames; the answering tasks never wait for it.
+//! Each interface has a pace of its own for gratuitous frames, and its rounds are a task of their own (`announce`), so
+//! that one whose queue is full keeps neither the others nor the answering tasks waiting.
 
+mod announce;
 mod answer;
 mod supervisor;
 
@@ -51,7 +53,7 @@ pub fn start(
         .name("responder".to_owned())
         .spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
-            runtime.block_on(supervisor::Supervisor::new(table, metrics).run(interfaces, stop));
+            runtime.block_on(supervisor::Supervisor::new(table, metrics, stop).run(interfaces));
         })?;
     Ok(Responder { thread, ended })
 }

@@ -150,7 +150,7 @@ fn follow_cluster(
     vital.spawn(configmap::follow(
         client.clone(),
         configmap,
-        Input::Config,
+        |source, _uid| Input::Config(source),
         inputs.clone(),
     ));
 }

@@ -1,27 +1,31 @@
 //! Where facts come from, and what is asked instead where RBAC or the API server refuses.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::time::Duration;
 
 use ferrolb_config::ObjectName;
 use ferrolb_runtime::configmap::Source;
 use ferrolb_runtime::watch::{Change, Unavailable, follow};
 use ferrolb_speaker_core::{Node, SpeakerPod};
-use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep};
+use tokio::time::sleep;
 
 use crate::translate::{self, EndpointFacts, ServiceFacts};
 
-/// How often pods are listed that may not be watched: MetalLB's Role `pod-lister` grants only `list` (0.9 to 0.13).
-const POLL: Duration = Duration::from_secs(10);
+pub use speakers::speakers;
 
-/// The pause after pods could not even be listed.
-const REFUSED: Duration = Duration::from_secs(30);
+mod speakers;
+
+/// The first pause after neither EndpointSlices nor Endpoints could be had; doubled each time up to [`SLOWEST`].
+const QUICKEST: Duration = Duration::from_secs(1);
+/// The longest such pause: only an operator changes what is still refused by then.
+const SLOWEST: Duration = Duration::from_secs(30);
 
 /// Everything the deciding task is told.
 #[derive(Debug)]
@@ -38,150 +42,92 @@ pub enum Input {
     Config(Source),
 }
 
-/// Follows EndpointSlices, or Endpoints if told to or if slices cannot be had.
+/// Follows EndpointSlices, or Endpoints if told to or if slices cannot be had. Whichever can be listed first is followed
+/// for ever; until then both are tried in turn, since an API server that has just started refuses everything.
 pub async fn endpoints(client: Client, disable_slices: bool, sink: mpsc::Sender<Input>) {
-    if !disable_slices {
-        let (changes, mut seen) = mpsc::channel(64);
-        let api: Api<EndpointSlice> = Api::all(client.clone());
-        let following = follow(
-            api,
-            watcher::Config::default(),
-            "endpointslices",
-            translate::slice,
-            |change| change,
-            changes,
-        );
-        let telling = async {
-            let mut had_any = false;
-            while let Some(change) = seen.recv().await {
-                match change {
-                    // Once they were had, a refusal is an accident: what is known stays.
-                    Change::Unavailable(why) if !had_any => return Some(why),
-                    change => {
-                        had_any = true;
-                        if sink.send(Input::Endpoints(change)).await.is_err() {
-                            return None;
-                        }
-                    }
-                }
-            }
-            None
-        };
-        let refused = tokio::select! {
-            () = following => None,
-            refused = telling => refused,
-        };
-        let Some(why) = refused else {
-            return;
-        };
-        tracing::info!(op = "watch", resource = "endpointslices", reason = ?why, "no EndpointSlices to be had, using Endpoints");
-    }
-    let api: Api<Endpoints> = Api::all(client);
-    follow(
-        api,
-        watcher::Config::default(),
-        "endpoints",
-        translate::endpoints,
-        Input::Endpoints,
-        sink,
-    )
-    .await;
-}
-
-/// Follows the speakers' pods: watches where it may, lists every ten seconds where it may only list, and says once that
-/// they are unknown where it may not even that.
-pub async fn speakers(
-    client: Client,
-    namespace: String,
-    labels: String,
-    sink: mpsc::Sender<Input>,
-) {
-    let api: Api<Pod> = Api::namespaced(client, &namespace);
+    let mut pause = QUICKEST;
+    let mut told = false;
     loop {
-        let Some(()) = watch_speakers(&api, &labels, &sink).await else {
-            return;
-        };
-        let Some(()) = list_speakers(&api, &labels, &sink).await else {
-            return;
-        };
-        sleep(REFUSED).await;
-    }
-}
-
-/// Watches until that is refused; none if nobody listens any more.
-async fn watch_speakers(api: &Api<Pod>, labels: &str, sink: &mpsc::Sender<Input>) -> Option<()> {
-    let (changes, mut seen) = mpsc::channel(64);
-    let filter = watcher::Config::default().labels(labels);
-    let following = follow(
-        api.clone(),
-        filter,
-        "pods",
-        translate::speaker,
-        |change| change,
-        changes,
-    );
-    let telling = async {
-        let mut pods: BTreeMap<ObjectName, SpeakerPod> = BTreeMap::new();
-        let mut listed = false;
-        while let Some(change) = seen.recv().await {
-            match change {
-                Change::Applied(name, Some(pod)) => {
-                    pods.insert(name, pod);
+        if !disable_slices {
+            let slices: Api<EndpointSlice> = Api::all(client.clone());
+            match settle_on(slices, "endpointslices", translate::slice, &sink).await {
+                None => return,
+                Some(why) if !told => {
+                    tracing::info!(op = "watch", resource = "endpointslices", reason = ?why,
+                        "no EndpointSlices to be had, trying Endpoints");
                 }
-                Change::Applied(name, None) | Change::Deleted(name) => {
-                    pods.remove(&name);
-                }
-                Change::Synced => listed = true,
-                Change::Unavailable(_) => return Some(()),
-            }
-            if listed {
-                sink.send(Input::Speakers(Some(pods.values().cloned().collect())))
-                    .await
-                    .ok()?;
+                Some(_) => {}
             }
         }
-        Some(())
-    };
+        let whole: Api<Endpoints> = Api::all(client.clone());
+        let Some(why) = settle_on(whole, "endpoints", translate::endpoints, &sink).await else {
+            return;
+        };
+        if !told {
+            let neither = Input::Endpoints(Change::Unavailable(why));
+            if sink.send(neither).await.is_err() {
+                return;
+            }
+            told = true;
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = sink.closed() => return,
+        }
+        pause = (pause * 2).min(SLOWEST);
+    }
+}
+
+/// Follows one source of endpoints. Says why if it could not even be listed; otherwise follows it until nobody listens.
+async fn settle_on<K>(
+    api: Api<K>,
+    what: &'static str,
+    translate: impl Fn(K) -> EndpointFacts,
+    sink: &mpsc::Sender<Input>,
+) -> Option<Unavailable>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let (changes, seen) = mpsc::channel(64);
+    let filter = watcher::Config::default();
     tokio::select! {
-        () = following => Some(()),
-        told = telling => told,
+        () = follow(api, filter, what, translate, |change| change, changes) => None,
+        refused = pass_on_once_listed(seen, sink) => refused,
     }
 }
 
-/// Lists again and again until that is refused; none if nobody listens any more.
-async fn list_speakers(api: &Api<Pod>, labels: &str, sink: &mpsc::Sender<Input>) -> Option<()> {
-    let mut said = false;
-    let mut poll = interval(POLL);
+/// Passes changes on from the end of the first list. Says why if that never comes, in which case nothing was passed on:
+/// slices left over from half a list would count beside the Endpoints.
+async fn pass_on_once_listed(
+    mut seen: mpsc::Receiver<Change<EndpointFacts>>,
+    sink: &mpsc::Sender<Input>,
+) -> Option<Unavailable> {
+    let mut first: BTreeMap<ObjectName, EndpointFacts> = BTreeMap::new();
     loop {
-        poll.tick().await;
-        match api.list(&ListParams::default().labels(labels)).await {
-            Ok(pods) => {
-                if !said {
-                    tracing::info!(
-                        op = "watch",
-                        resource = "pods",
-                        poll_s = POLL.as_secs(),
-                        "speakers' pods may be listed but not watched, listing them again and again"
-                    );
-                    said = true;
-                }
-                let pods = pods
-                    .items
-                    .into_iter()
-                    .filter_map(translate::speaker)
-                    .collect();
-                sink.send(Input::Speakers(Some(pods))).await.ok()?;
+        match seen.recv().await? {
+            Change::Applied(name, facts) => {
+                first.insert(name, facts);
             }
-            Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => {
-                tracing::warn!(op = "watch", resource = "pods", reason = ?Unavailable::Forbidden,
-                    "speakers' pods cannot be listed, so a node's readiness alone decides whether it may announce; grant list and watch on pods in this namespace");
-                sink.send(Input::Speakers(None)).await.ok()?;
-                return Some(());
+            Change::Deleted(name) => {
+                first.remove(&name);
             }
-            // What is known stays.
-            Err(error) => {
-                tracing::warn!(op = "watch", resource = "pods", error = %error, "cannot list the speakers' pods");
-            }
+            Change::Unavailable(why) => return Some(why),
+            Change::Synced => break,
         }
     }
+    for (name, facts) in first {
+        let applied = Input::Endpoints(Change::Applied(name, facts));
+        sink.send(applied).await.ok()?;
+    }
+    sink.send(Input::Endpoints(Change::Synced)).await.ok()?;
+    // It was had: a refusal now is an accident, and what is known stays.
+    while let Some(change) = seen.recv().await {
+        sink.send(Input::Endpoints(change)).await.ok()?;
+    }
+    None
 }
+
+#[cfg(test)]
+pub mod fake_api;
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,7 @@ impl Bench {
         let mut bench = bench();
         bench.take(Input::Node(Change::Synced));
         bench.take(Input::Service(Change::Synced));
-        bench.take(Input::Config(pool(addresses)));
+        bench.take(Input::Config(pool(addresses), None));
         assert!(bench.reconciler.core.configured());
         bench
     }
@@ -126,7 +126,7 @@ fn nothing_is_given_before_services_and_nodes_were_seen() {
     let mut bench = bench();
     assert!(
         bench
-            .take(Input::Config(pool("10.0.0.1-10.0.0.2")))
+            .take(Input::Config(pool("10.0.0.1-10.0.0.2"), None))
             .is_empty()
     );
     let waiting = bench.applied("waiting", &[], &[]);
@@ -146,7 +146,7 @@ fn nothing_is_given_before_services_and_nodes_were_seen() {
 #[test]
 fn nodes_that_may_not_be_seen_hold_nothing_up() {
     let mut bench = bench();
-    bench.take(Input::Config(pool("10.0.0.1/32")));
+    bench.take(Input::Config(pool("10.0.0.1/32"), None));
     let service = bench.applied("a", &[], &[]);
     bench.take(service);
     bench.take(Input::Service(Change::Synced));
@@ -164,7 +164,7 @@ fn a_node_that_gives_its_address_up_lets_the_refused_have_it() {
     )));
     bench.take(Input::Node(Change::Synced));
     bench.take(Input::Service(Change::Synced));
-    bench.take(Input::Config(pool("10.0.0.1/32")));
+    bench.take(Input::Config(pool("10.0.0.1/32"), None));
     let service = bench.applied("a", &[], &[]);
     assert_eq!(reasons(&bench.take(service)), ["AllocationFailed"]);
     let write = only(&bench.take(Input::Node(Change::Deleted(node))));
@@ -264,7 +264,7 @@ fn an_edit_that_does_not_fit_is_told_once_and_taken_up_when_it_does() {
     let mut bench = Bench::started("10.0.0.1/32");
     let holder = bench.applied("a", &["10.0.0.1"], &[]);
     bench.take(holder);
-    let effects = bench.take(Input::Config(pool("10.0.0.2/32")));
+    let effects = bench.take(Input::Config(pool("10.0.0.2/32"), None));
     assert_eq!(reasons(&effects), ["ConfigurationRefused"]);
     assert_eq!(bench.metrics.config_stale.get(), 1);
     // Another Service lets go of something else: tried again, in silence.
@@ -281,15 +281,15 @@ fn an_edit_that_does_not_fit_is_told_once_and_taken_up_when_it_does() {
 fn a_refusal_is_told_again_when_the_bad_document_comes_back() {
     let mut bench = Bench::started("10.0.0.1/32");
     assert_eq!(
-        reasons(&bench.take(Input::Config(bad()))),
+        reasons(&bench.take(Input::Config(bad(), None))),
         ["ConfigurationRefused"]
     );
-    assert!(bench.take(Input::Config(Source::Absent)).is_empty());
+    assert!(bench.take(Input::Config(Source::Absent, None)).is_empty());
     assert_eq!(
-        reasons(&bench.take(Input::Config(bad()))),
+        reasons(&bench.take(Input::Config(bad(), None))),
         ["ConfigurationRefused"]
     );
-    let repaired = bench.take(Input::Config(pool("10.0.0.1/32")));
+    let repaired = bench.take(Input::Config(pool("10.0.0.1/32"), None));
     assert_eq!(reasons(&repaired), ["ConfigurationAccepted"]);
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use ferrolb_config::{Config, ObjectName};
+use ferrolb_config::ObjectName;
 
 use crate::decide::{Announcement, Verdict};
 use crate::reason::Reason;
@@ -95,23 +95,6 @@ impl Announced {
     pub fn addresses(&self) -> impl ExactSizeIterator<Item = IpAddr> {
         self.held.keys().copied()
     }
-
-    /// An announced Service that would have no single pool for its addresses under `config`. MetalLB's speakers refuse
-    /// such a configuration and keep the former (all releases).
-    pub fn left_out_by(&self, config: &Config) -> Option<(&ObjectName, &Announcement)> {
-        self.services.iter().find(|(_, announcement)| {
-            let pool = announcement
-                .addresses
-                .first()
-                .and_then(|head| config.pool_of(*head));
-            !pool.is_some_and(|pool| {
-                announcement
-                    .addresses
-                    .iter()
-                    .all(|address| pool.covers(*address))
-            })
-        })
-    }
 }
 
 #[cfg(test)]
@@ -126,6 +109,7 @@ mod tests {
         Announcement {
             pool: "p".to_owned(),
             addresses: addresses.iter().map(|last| ip(*last)).collect(),
+            unanswered: Vec::new(),
         }
     }
 

@@ -1,5 +1,5 @@
 //! When gratuitous frames are due: five rounds for each address newly taken, at 0, 1.1, 2.2, 3.3 and 4.4 s (MetalLB's
-//! schedule), and never more than [`PACE`] frames a second in all, whatever the number of addresses.
+//! schedule), and never more than [`PACE`] frames a second on one interface, whatever the number of addresses.
 //!
 //! A machine without clock or socket: [`Burst::take`] and [`Burst::withdraw`] say what is held, [`Burst::due`] hands out
 //! rounds, [`Burst::next_deadline`] says when to ask again. Where the pace does not suffice, first rounds go before
@@ -16,7 +16,7 @@ pub const ROUNDS: usize = 5;
 /// From one round for an address to the next.
 pub const PERIOD: Duration = Duration::from_millis(1100);
 
-/// Frames a second, in all. A switch that polices broadcasts should not have a reason to.
+/// Frames a second on one interface. A switch that polices broadcasts should not have a reason to.
 pub const PACE: u32 = 5000;
 
 /// The time one frame takes at that pace.
@@ -35,7 +35,7 @@ struct Round<K> {
     generation: Generation,
 }
 
-/// The schedule. `K` is what is made known: an address on an interface.
+/// The schedule. `K` is what is made known: an address; there is one schedule an interface.
 #[derive(Debug)]
 pub struct Burst<K> {
     held: HashMap<K, Generation>,
@@ -79,12 +79,6 @@ impl<K: Clone + Eq + Hash> Burst<K> {
     /// `key` is no longer held: no further round.
     pub fn withdraw(&mut self, key: &K) {
         self.held.remove(key);
-        self.forget_stale();
-    }
-
-    /// No key that `keep` refuses is held any longer.
-    pub fn retain(&mut self, keep: impl Fn(&K) -> bool) {
-        self.held.retain(|key, _| keep(key));
         self.forget_stale();
     }
 
@@ -211,7 +205,6 @@ mod tests {
     enum Action {
         Take(u32),
         Withdraw(u32),
-        Retain(u32),
         Wait(u16),
         Poll,
     }
@@ -220,7 +213,6 @@ mod tests {
         prop_oneof![
             4 => (0_u32..6).prop_map(Action::Take),
             2 => (0_u32..6).prop_map(Action::Withdraw),
-            1 => (0_u32..6).prop_map(Action::Retain),
             4 => (0_u16..2500).prop_map(Action::Wait),
             4 => Just(Action::Poll),
         ]
@@ -283,10 +275,6 @@ mod tests {
                     Action::Withdraw(key) => {
                         burst.withdraw(&key);
                         model.keys.remove(&key);
-                    }
-                    Action::Retain(below) => {
-                        burst.retain(|key| *key < below);
-                        model.keys.retain(|key, _| *key < below);
                     }
                     Action::Wait(millis) => now += Duration::from_millis(millis.into()),
                     Action::Poll => {

@@ -3,6 +3,8 @@
 //!
 //! * a node must be Ready, and so must a speaker on it where that can be seen: MetalLB asks its member list instead;
 //! * a Node's own address is never announced: that would take the node off the network;
+//! * IPv6 addresses are left out: nothing answers Neighbor Solicitations yet, and what nobody answers for is not to be
+//!   called announced. They still count in the order: a dual-stack Service keeps MetalLB's owner;
 //! * addresses are decided one by one, and Services that share one are decided together, so that it has one owner.
 
 use std::collections::BTreeSet;
@@ -20,8 +22,10 @@ use crate::view::View;
 pub struct Announcement {
     /// The pool its addresses are from.
     pub pool: String,
-    /// The addresses this node answers for, in the order of the Service's status; at least one.
+    /// The IPv4 addresses this node answers for, in the order of the Service's status; at least one.
     pub addresses: Vec<IpAddr>,
+    /// The Service's IPv6 addresses, for which nobody answers.
+    pub unanswered: Vec<IpAddr>,
 }
 
 /// Whether a node announces a Service.
@@ -47,9 +51,13 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
     }
     let service = view.service(name).ok_or(Reason::ServiceDeleted)?;
     let pool = allowed(view, service)?;
+    let (answerable, unanswered): (Vec<_>, Vec<_>) = service.addresses().partition(IpAddr::is_ipv4);
+    if answerable.is_empty() {
+        return Err(ipv6_not_supported(view, me, name, service, unanswered));
+    }
     let mut reason = None;
     let mut addresses = Vec::new();
-    for address in service.addresses() {
+    for address in answerable {
         match ownership(view, me, name, service, address) {
             Ok(()) => addresses.push(address),
             Err(why) => reason = reason.or(Some(why)),
@@ -60,8 +68,30 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
         _ => Ok(Announcement {
             pool: pool.to_owned(),
             addresses,
+            unanswered,
         }),
     }
+}
+
+/// The silence about a Service that has only IPv6 `addresses`, and who would break it.
+fn ipv6_not_supported(
+    view: &View,
+    me: &str,
+    name: &ObjectName,
+    service: &Service,
+    addresses: Vec<IpAddr>,
+) -> Reason {
+    let owner = match addresses
+        .first()
+        .map(|head| ownership(view, me, name, service, *head))
+    {
+        Some(Ok(())) => Some(me.to_owned()),
+        Some(Err(Reason::NotOwner { owner, .. } | Reason::NotEligible { owner, .. })) => {
+            Some(owner)
+        }
+        _ => None,
+    };
+    Reason::Ipv6NotSupported { addresses, owner }
 }
 
 /// The layer-2 pool the Service's addresses are from, if somebody may announce them at all.
@@ -75,11 +105,11 @@ fn allowed<'a>(view: &'a View, service: &Service) -> Result<&'a str, Reason> {
             return Err(Reason::InvalidIp(text.clone()));
         }
     }
-    let mut addresses = service.addresses();
-    let head = addresses.next().ok_or(Reason::NoIpAllocated)?;
-    let pool = config
-        .pool_of(head)
-        .filter(|pool| addresses.all(|address| pool.covers(address)))
+    if service.ingress.is_empty() {
+        return Err(Reason::NoIpAllocated);
+    }
+    let pool = service
+        .pool_in(config)
         .ok_or_else(|| Reason::IpNotAllowed(service.addresses().collect()))?;
     if pool.protocol() != Protocol::Layer2 {
         return Err(Reason::ProtocolChanged(pool.name().to_owned()));

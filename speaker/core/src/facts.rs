@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use ferrolb_config::{Config, Pool};
+
 /// `spec.externalTrafficPolicy` of a Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrafficPolicy {
@@ -59,6 +61,15 @@ impl Service {
             IngressIp::Valid(address) => Some(*address),
             IngressIp::Invalid(_) => None,
         })
+    }
+
+    /// The one pool that covers every ingress entry, whatever its protocol; none if there is no entry, or if one is not
+    /// an address.
+    pub(crate) fn pool_in<'a>(&self, config: &'a Config) -> Option<&'a Pool> {
+        let pool = config.pool_of(self.addresses().next()?)?;
+        let covered =
+            |ip: &IngressIp| matches!(ip, IngressIp::Valid(address) if pool.covers(*address));
+        self.ingress.iter().all(covered).then_some(pool)
     }
 }
 

@@ -79,6 +79,8 @@ pub struct View {
     node_addresses: HashMap<IpAddr, String>,
     /// None while unknown.
     speakers: Option<Vec<SpeakerPod>>,
+    /// The known nodes with a Ready speaker. Empty where speakers are unknown, and where their pods say nothing.
+    spoken_for: BTreeSet<String>,
     /// Names of nodes that may announce, endpoints aside. Kept, because every Service asks.
     live: BTreeSet<String>,
     listed: BTreeSet<Kind>,
@@ -97,6 +99,11 @@ impl View {
         Touched::all_if(self.complete() != before)
     }
 
+    /// This kind has been listed at least once.
+    pub fn listed(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind)
+    }
+
     /// Every kind has been listed at least once.
     pub fn complete(&self) -> bool {
         self.listed.len() == Kind::ALL.len()
@@ -112,6 +119,21 @@ impl View {
     /// The configuration in force.
     pub fn config(&self) -> Option<&Config> {
         self.config.as_ref()
+    }
+
+    /// A Service that the configuration in force has a pool for and `config` has none for, with its addresses. Such a
+    /// configuration is not to be taken up while that is so: addresses in use are not taken away. MetalLB's speakers do
+    /// the same (all releases), but each looks only at what it announces itself, so that they come to differ; this looks
+    /// at what every speaker sees.
+    pub fn left_out_by(&self, config: &Config) -> Option<(&ObjectName, Vec<IpAddr>)> {
+        let in_force = self.config.as_ref()?;
+        let mut services = self.services.iter();
+        let (name, service) = services.find(|(_, service)| {
+            service.load_balancer
+                && service.pool_in(in_force).is_some()
+                && service.pool_in(config).is_none()
+        })?;
+        Some((name, service.addresses().collect()))
     }
 
     /// A Service is new or has changed.
@@ -245,7 +267,7 @@ impl View {
             Some(NotEligible::NodeNotReady)
         } else if node.network_unavailable {
             Some(NotEligible::NetworkUnavailable)
-        } else if !self.speaker_ready(name) {
+        } else if !self.spoken_for.is_empty() && !self.spoken_for.contains(name) {
             Some(NotEligible::SpeakerNotReady)
         } else {
             None
@@ -295,24 +317,21 @@ impl View {
     }
 
     /// Finds who is live again; true if that is not who was.
+    ///
+    /// Speakers count only if there is one: where no pod is known Ready on a known node, the Nodes' readiness alone
+    /// decides. Either the pods are unknown or not the speakers' (the label selector does not fit them), or the news of
+    /// ours is late: whoever decides here is a speaker that runs, so a list without any Ready one is out of date.
     fn find_live(&mut self) -> bool {
+        let pods = self.speakers.iter().flatten();
+        self.spoken_for = pods
+            .filter(|pod| pod.ready && self.nodes.contains_key(&pod.node))
+            .map(|pod| pod.node.clone())
+            .collect();
         let names = self
             .nodes
             .keys()
             .filter(|name| self.not_live(name).is_none());
         let live = names.cloned().collect();
         mem::replace(&mut self.live, live) != self.live
-    }
-
-    /// A speaker on this node is Ready, as far as can be known. A list of pods without a single one on any known node
-    /// is none of speakers: the label selector does not fit them, and it is worth nothing.
-    fn speaker_ready(&self, node: &str) -> bool {
-        let Some(speakers) = &self.speakers else {
-            return true;
-        };
-        let fits = speakers
-            .iter()
-            .any(|pod| self.nodes.contains_key(&pod.node));
-        !fits || speakers.iter().any(|pod| pod.node == node && pod.ready)
     }
 }

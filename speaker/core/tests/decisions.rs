@@ -240,11 +240,29 @@ fn a_node_is_live_by_its_conditions_and_its_speaker() {
             .to_string()
             .contains("speaker")
     );
-    // Unknown, or a list of other pods: the Nodes decide alone.
-    view.set_speakers(None);
-    assert_eq!(announcing(&view, "web"), ["node-c"]);
-    view.set_speakers(Some(vec![]));
-    assert_eq!(announcing(&view, "web"), ["node-c"]);
+    // Unknown, a list of other pods, or none that is Ready: the Nodes decide alone.
+    for pods in [
+        None,
+        Some(vec![]),
+        Some(vec![pod("elsewhere", true)]),
+        Some(vec![pod("node-b", false), pod("elsewhere", true)]),
+    ] {
+        view.set_speakers(Some(vec![pod("node-b", true)]));
+        assert_eq!(announcing(&view, "web"), ["node-b"]);
+        assert_eq!(view.set_speakers(pods.clone()), Touched::All);
+        assert_eq!(announcing(&view, "web"), ["node-c"], "{pods:?}");
+    }
+}
+
+#[test]
+fn the_restarted_speaker_of_a_single_node_does_not_wait_for_its_own_pod() {
+    let mut view = view();
+    let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Local);
+    with_service(&mut view, "web", service, &[endpoint("node-a", true, true)]);
+    view.delete_node("node-b");
+    view.delete_node("node-c");
+    view.set_speakers(Some(vec![pod("node-a", false)]));
+    assert_eq!(announcing(&view, "web"), ["node-a"]);
 }
 
 #[test]
@@ -264,7 +282,7 @@ fn a_nodes_own_address_is_never_announced() {
 }
 
 #[test]
-fn both_addresses_of_a_dual_stack_service_have_the_owner_of_the_first() {
+fn a_dual_stack_service_announces_its_ipv4_address_from_the_owner_of_the_first() {
     let mut view = view();
     for (service, ingress) in [
         ("four", ["10.0.0.1", "fc00::1"]),
@@ -281,9 +299,91 @@ fn both_addresses_of_a_dual_stack_service_have_the_owner_of_the_first() {
         let Verdict::Announce(announcement) = decide(&view, owner, &name(service)) else {
             panic!("{service}");
         };
-        assert_eq!(announcement.addresses.len(), 2);
+        let (four, six): (Vec<IpAddr>, Vec<IpAddr>) = ingress
+            .iter()
+            .map(|text| text.parse::<IpAddr>().unwrap())
+            .partition(IpAddr::is_ipv4);
+        assert_eq!(
+            (announcement.addresses, announcement.unanswered),
+            (four, six)
+        );
         assert_eq!(announcing(&view, service), [owner]);
     }
+}
+
+#[test]
+fn nobody_announces_ipv6_alone_and_every_node_knows_who_would() {
+    let mut view = view();
+    let service = load_balancer(&["fc00::1"], TrafficPolicy::Cluster);
+    with_service(&mut view, "six", service, &[endpoint("node-b", true, true)]);
+    let owner = |view: &View| {
+        let owners: BTreeSet<_> = NODES
+            .into_iter()
+            .map(|node| {
+                let reason = reason(view, node, "six");
+                assert_eq!(reason.word(), "ipv6NotSupported");
+                assert!(reason.to_string().contains("fc00::1"), "{reason}");
+                reason.spokesman().map(str::to_owned)
+            })
+            .collect();
+        assert_eq!(owners.len(), 1, "{owners:?}");
+        owners.into_iter().next().unwrap()
+    };
+    let [first, second, _] = order(NODES, "fc00::1")[..] else {
+        panic!("three nodes");
+    };
+    assert_eq!(owner(&view).as_deref(), Some(first));
+    // As any other: the next one where the first is away, nobody without endpoints.
+    view.apply_node(first.to_owned(), Node::default());
+    assert_eq!(owner(&view).as_deref(), Some(second));
+    view.delete_endpoints(&name("six-slice"));
+    assert_eq!(owner(&view), None);
+}
+
+#[test]
+fn a_configuration_is_measured_by_the_services_every_speaker_sees() {
+    let mut view = view();
+    let cluster = TrafficPolicy::Cluster;
+    // Used by somebody, though nobody announces it: it has no endpoint.
+    with_service(&mut view, "web", load_balancer(&["10.0.0.1"], cluster), &[]);
+    // None of these has a pool now, so none can lose it.
+    let strangers: [(&str, &[&str]); 4] = [
+        ("outside", &["172.16.0.1"]),
+        ("half", &["10.0.0.2", "172.16.0.1"]),
+        ("host", &["10.0.0.3", ""]),
+        ("new", &[]),
+    ];
+    for (stranger, ingress) in strangers {
+        with_service(&mut view, stranger, load_balancer(ingress, cluster), &[]);
+    }
+    let internal = Service {
+        load_balancer: false,
+        ..load_balancer(&["10.0.0.4"], cluster)
+    };
+    with_service(&mut view, "internal", internal, &[]);
+    let dual = load_balancer(&["10.0.0.5", "fc00::1"], cluster);
+    with_service(&mut view, "dual", dual, &[]);
+
+    let left_out = |view: &View, new: &Config| {
+        view.left_out_by(new)
+            .map(|(service, addresses)| (service.name.clone(), addresses.len()))
+    };
+    let both = "10.0.0.0/28\n  - fc00::/64";
+    assert_eq!(left_out(&view, &config(both, "layer2")), None);
+    // A pool that no longer uses layer 2 covers the address all the same (MetalLB's rule).
+    assert_eq!(left_out(&view, &config(both, "bgp")), None);
+    let ipv4 = config("10.0.0.0/24", "layer2");
+    assert_eq!(left_out(&view, &ipv4), Some(("dual".to_owned(), 2)));
+    view.delete_service(&name("dual"));
+    assert_eq!(left_out(&view, &ipv4), None);
+    let other = config("10.0.1.0/24", "layer2");
+    assert_eq!(left_out(&view, &other), Some(("web".to_owned(), 1)));
+    view.apply_service(name("web"), load_balancer(&["10.0.1.1"], cluster));
+    assert_eq!(left_out(&view, &other), None);
+    // Without a configuration in force nothing is in use.
+    let mut fresh = View::new();
+    fresh.apply_service(name("web"), load_balancer(&["10.0.0.1"], cluster));
+    assert_eq!(left_out(&fresh, &other), None);
 }
 
 #[test]

@@ -7,7 +7,9 @@
 //! | `outbox` | many frames sent with one call (`sendmmsg`) |
 //!
 //! A socket is bound to one interface by its index. If the interface goes down, receiving fails once with `ENETDOWN` and
-//! goes on when it is up again; if it is removed, the socket stays deaf for ever and is to be dropped.
+//! goes on when it is up again; if it is removed, or moved to another network namespace, receiving fails the same way, but
+//! the socket stays deaf for ever, even if the interface comes back under the same index. Nothing tells the two apart, so
+//! whoever meets the error drops the socket and opens another.
 #![allow(
     unsafe_code,
     reason = "sockaddr_ll, recvmmsg, sendmmsg and packet socket options have no safe interface; every block says why it is sound"
@@ -20,11 +22,13 @@ mod outbox;
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use ferrolb_speaker_wire::filter::Instruction;
 use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep, timeout_at};
 
 pub use inbox::{BATCH, Inbox, SLOT};
 pub use open::OpenError;
@@ -34,6 +38,10 @@ pub use outbox::SendError;
 const INTEREST: Interest = Interest::READABLE
     .add(Interest::WRITABLE)
     .add(Interest::ERROR);
+
+/// How long to wait before a frame that found the interface's queue full is offered again: nothing tells when there is
+/// room, and in a millisecond even a link of 10 Mbit/s sends a dozen small frames.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// A non-blocking raw packet socket on one interface, registered with the current tokio runtime.
 #[derive(Debug)]
@@ -65,22 +73,62 @@ impl PacketSocket {
         }
     }
 
-    /// Sends the frames in order, waiting where the interface's queue is full. Each frame is a whole Ethernet frame.
+    /// Sends the frames in order, up to the first that the interface refuses, be it only because its queue is full.
+    /// Each frame is a whole Ethernet frame. Waits without limit while the socket's own send buffer is full.
     pub async fn send<F: AsRef<[u8]>>(&self, frames: &[F]) -> Result<(), SendError> {
         let mut sent = 0;
         while let Some(rest) = frames.get(sent..).filter(|rest| !rest.is_empty()) {
-            let mut ready = self
-                .fd
-                .writable()
-                .await
-                .map_err(|cause| SendError { sent, cause })?;
-            match ready.try_io(|fd| outbox::send(fd.get_ref().as_fd(), rest)) {
-                Ok(Ok(more)) => sent += more,
-                Ok(Err(cause)) => return Err(SendError { sent, cause }),
-                Err(_would_block) => {}
-            }
+            let result = self.offer(rest).await;
+            sent += result.map_err(|cause| SendError { sent, cause })?;
         }
         Ok(())
+    }
+
+    /// Sends the frames in order, with `patience` in all for an interface whose queue is full (`ENOBUFS`): until it is
+    /// used up a refused frame is offered again every millisecond, afterwards it is skipped, and those behind it are still
+    /// offered, each once. `on_sent` is told the position of every frame as it is sent, also if the call is dropped
+    /// before its end, which is safe.
+    ///
+    /// Needs a runtime with time enabled. Takes hardly longer than `patience`. An error other than a full queue ends it
+    /// at once, as does a send buffer of the socket's own that is still full (`TimedOut`).
+    pub async fn send_patiently<F: AsRef<[u8]>>(
+        &self,
+        frames: &[F],
+        patience: Duration,
+        mut on_sent: impl FnMut(usize),
+    ) -> Result<(), SendError> {
+        let deadline = Instant::now() + patience;
+        let (mut next, mut sent, mut refused) = (0, 0, None);
+        while let Some(rest) = frames.get(next..).filter(|rest| !rest.is_empty()) {
+            let offered = timeout_at(deadline, self.offer(rest)).await;
+            match offered.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(more) => {
+                    (next..next + more).for_each(&mut on_sent);
+                    next += more;
+                    sent += more;
+                }
+                Err(cause) if cause.raw_os_error() == Some(libc::ENOBUFS) => {
+                    if Instant::now() < deadline {
+                        sleep(RETRY).await;
+                    } else {
+                        next += 1;
+                        refused = Some(cause);
+                    }
+                }
+                Err(cause) => return Err(SendError { sent, cause }),
+            }
+        }
+        refused.map_or(Ok(()), |cause| Err(SendError { sent, cause }))
+    }
+
+    /// Waits for room in the socket's send buffer, then sends the first frames and tells how many; at least one.
+    async fn offer<F: AsRef<[u8]>>(&self, frames: &[F]) -> io::Result<usize> {
+        loop {
+            let mut ready = self.fd.writable().await?;
+            if let Ok(result) = ready.try_io(|fd| outbox::send(fd.get_ref().as_fd(), frames)) {
+                return result;
+            }
+        }
     }
 
     /// Frames the kernel dropped since the last call because we did not fetch them in time (`PACKET_STATISTICS`).

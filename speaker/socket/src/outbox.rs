@@ -13,9 +13,9 @@ const BATCH: usize = 64;
 #[derive(Debug, thiserror::Error)]
 #[error("only {sent} frames were sent: {cause}")]
 pub struct SendError {
-    /// Frames sent before the one that failed.
+    /// Frames sent all the same.
     pub sent: usize,
-    /// Why that one failed: `ENETDOWN` and `ENXIO` for an interface that is down or gone, `ENOBUFS` for a full queue.
+    /// Why one failed, the last of them if several did: `ENETDOWN` and `ENXIO` for an interface that is down or gone, `ENOBUFS` for a full queue.
     #[source]
     pub cause: io::Error,
 }

@@ -48,13 +48,17 @@ fn in_lab<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     }
 }
 
-/// Children inherit the namespace of the thread that starts them.
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
+    said("ip", arguments)
+}
+
+/// Children inherit the namespace of the thread that starts them.
+fn said(program: &str, arguments: &str) -> String {
+    let output = Command::new(program)
         .args(arguments.split_whitespace())
         .output()
         .unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    assert!(output.status.success(), "{program} {arguments}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -171,6 +175,73 @@ fn an_interface_that_goes_down_is_an_error_once_and_heard_again_after() {
         a.send(&[question(3)]).await.unwrap();
         b.receive(&mut inbox).await.unwrap();
         assert_eq!(inbox.frames().len(), 1);
+    });
+}
+
+/// Input: an interface whose queue has no room, and has some later.
+/// Output: every frame, in order.
+#[test]
+fn a_full_queue_is_waited_for() {
+    in_lab(|| async {
+        let (a, b) = (open("near"), open("far"));
+        said("tc", "qdisc add dev near root pfifo limit 0");
+        assert_eq!(
+            a.send(&[question(9)])
+                .await
+                .unwrap_err()
+                .cause
+                .raw_os_error(),
+            Some(libc::ENOBUFS)
+        );
+        let sent: Vec<ArpFrame> = (0..3).map(question).collect();
+        let mut told = Vec::new();
+        let (result, ()) = tokio::join!(
+            a.send_patiently(&sent, SOON, |position| told.push(position)),
+            async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                said("tc", "qdisc del dev near root");
+            }
+        );
+        result.unwrap();
+        assert_eq!(told, [0, 1, 2]);
+        let (mut inbox, mut received) = (Inbox::new(), Vec::new());
+        while received.len() < sent.len() {
+            b.receive(&mut inbox).await.unwrap();
+            received.extend(inbox.frames().map(|frame| frame.bytes.to_vec()));
+        }
+        assert_eq!(received, sent);
+    });
+}
+
+/// Input: a queue that never has room for the long ones among the frames.
+/// Output: all others, and which they were.
+#[test]
+fn a_frame_refused_for_too_long_is_skipped() {
+    in_lab(|| async {
+        let (a, b) = (open("near"), open("far"));
+        said("tc", "qdisc add dev near root bfifo limit 100");
+        let long = [question(0).to_vec(), vec![0; 100]].concat();
+        let frames = [
+            question(1).to_vec(),
+            long.clone(),
+            question(2).to_vec(),
+            long.clone(),
+            long,
+            question(3).to_vec(),
+        ];
+        let mut told = Vec::new();
+        let error = a
+            .send_patiently(&frames, Duration::from_millis(5), |at| told.push(at))
+            .await
+            .unwrap_err();
+        assert_eq!(error.cause.raw_os_error(), Some(libc::ENOBUFS));
+        assert_eq!((error.sent, told), (3, vec![0, 2, 5]));
+        let (mut inbox, mut received) = (Inbox::new(), Vec::new());
+        while received.len() < 3 {
+            b.receive(&mut inbox).await.unwrap();
+            received.extend(inbox.frames().map(|frame| frame.bytes.to_vec()));
+        }
+        assert_eq!(received, [question(1), question(2), question(3)]);
     });
 }
 

@@ -1,15 +1,20 @@
 //! Inputs as the watches give them, and what the table and the metrics say after.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use ferrolb_config::read;
 use ferrolb_runtime::events::Events;
 use ferrolb_runtime::ready::Ready;
+use ferrolb_runtime::watch::Unavailable;
 use ferrolb_speaker_core::{Endpoint, IngressIp, Node, Service, SpeakerPod, TrafficPolicy};
 use prometheus::Registry;
+use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::sources::fake_api::{self, Answer};
 use crate::table::Table;
 
 struct Bench {
@@ -18,20 +23,36 @@ struct Bench {
     metrics: Metrics,
     client: ClientMetrics,
     ready: Ready,
+    /// Every event that was written, repeated ones repeated.
+    written: Arc<Mutex<Vec<Value>>>,
+    writing: JoinHandle<()>,
 }
 
 impl Bench {
-    /// A speaker on node "me" whose events go nowhere.
+    /// A speaker on node "me".
     fn new() -> Self {
         let registry = Registry::new();
         let (metrics, client) = (
             Metrics::new(&registry).unwrap(),
             ClientMetrics::new(&registry).unwrap(),
         );
-        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let nowhere = kube::Client::try_from(nowhere).unwrap();
-        let (events, _unwritten) =
-            Events::new(nowhere, "metallb-speaker", Some("me".to_owned()), &registry).unwrap();
+        let written = Arc::new(Mutex::new(Vec::<Value>::new()));
+        let record = written.clone();
+        let api = fake_api::client(move |method, uri, body| {
+            let mut written = record.lock().unwrap();
+            let event = if method == "POST" {
+                serde_json::from_slice::<Value>(body).unwrap()
+            } else {
+                // The same again raises the count of the first.
+                let again =
+                    |event: &&Value| uri.contains(event["metadata"]["name"].as_str().unwrap());
+                written.iter().find(again).unwrap().clone()
+            };
+            written.push(event.clone());
+            Answer::Is(event)
+        });
+        let (events, writer) =
+            Events::new(api, "metallb-speaker", Some("me".to_owned()), &registry).unwrap();
         let (table, ready) = (Table::default(), Ready::new());
         let actor = Actor::new("me".to_owned(), table.clone(), metrics.clone(), events);
         let configmap = ObjectName::new("metallb-system", "config");
@@ -48,6 +69,8 @@ impl Bench {
             metrics,
             client,
             ready,
+            written,
+            writing: tokio::spawn(writer),
         }
     }
 
@@ -74,9 +97,13 @@ impl Bench {
 
     /// A Service with one ready endpoint on "me".
     fn serve(&mut self, name: &str, ip: &str) {
+        self.serve_all(name, &[ip]);
+    }
+
+    fn serve_all(&mut self, name: &str, ips: &[&str]) {
         let service = Service {
             load_balancer: true,
-            ingress: vec![IngressIp::from(ip)],
+            ingress: ips.iter().map(|ip| IngressIp::from(*ip)).collect(),
             traffic_policy: TrafficPolicy::Cluster,
         };
         let name = ObjectName::new("default", name);
@@ -103,6 +130,28 @@ impl Bench {
         let mut held: Vec<String> = self.table.load().keys().map(IpAddr::to_string).collect();
         held.sort();
         held
+    }
+
+    fn silent(&self, word: &str) -> i64 {
+        self.metrics.silent.with_label_values(&[word]).get()
+    }
+
+    /// The type, reason and Service of every event, once all are written.
+    async fn events(self) -> Vec<[String; 3]> {
+        drop(self.decider);
+        self.writing.await.unwrap();
+        let written = self.written.lock().unwrap();
+        written
+            .iter()
+            .map(|event| {
+                [
+                    &event["type"],
+                    &event["reason"],
+                    &event["involvedObject"]["name"],
+                ]
+                .map(|field| field.as_str().unwrap().to_owned())
+            })
+            .collect()
     }
 
     fn announced(&self, service: &str, ip: &str) -> i64 {
@@ -154,7 +203,7 @@ async fn an_address_is_held_once_everything_is_listed_and_configured() {
 }
 
 #[tokio::test]
-async fn a_configuration_without_a_held_address_waits_until_it_is_released() {
+async fn a_configuration_without_an_address_in_use_waits_until_it_is_released() {
     let mut bench = Bench::listed();
     bench.configure("10.0.0.0/24");
     bench.serve("old", "10.0.0.1");
@@ -193,9 +242,144 @@ async fn a_refused_or_deleted_configuration_changes_nothing_but_the_gauge() {
 }
 
 #[tokio::test]
+async fn every_speaker_refuses_a_configuration_that_takes_a_pool_whoever_announces() {
+    let mut bench = Bench::listed();
+    bench.configure("10.0.0.0/24");
+    // Another node's: this one is not Ready.
+    let node = Node {
+        ready: false,
+        ..live_node("192.168.1.1")
+    };
+    bench.tell(Input::Node(Change::Applied(
+        ObjectName::new("", "me"),
+        node,
+    )));
+    bench.serve("theirs", "10.0.0.1");
+    assert!(bench.held().is_empty());
+    bench.configure("10.0.1.0/24");
+    assert_eq!(bench.client.config_stale.get(), 1);
+    let in_force = bench.decider.view.config().unwrap();
+    assert!(in_force.pool_of([10, 0, 0, 1].into()).is_some());
+    // Moved into the new pool, which is no more in the way.
+    bench.serve("theirs", "10.0.1.1");
+    assert_eq!(bench.client.config_stale.get(), 0);
+}
+
+#[tokio::test]
+async fn a_waiting_configuration_outlasts_an_outage_but_not_its_deletion() {
+    for (source, taken_up) in [
+        (Source::Unavailable(Unavailable::Forbidden), true),
+        (Source::Absent, false),
+    ] {
+        let mut bench = Bench::listed();
+        bench.configure("10.0.0.0/24");
+        bench.serve("old", "10.0.0.1");
+        bench.serve("new", "10.0.1.1");
+        bench.configure("10.0.1.0/24");
+        bench.tell(Input::Config(source));
+        bench.tell(Input::Service(Change::Deleted(ObjectName::new(
+            "default", "old",
+        ))));
+        assert_eq!(!bench.held().is_empty(), taken_up);
+    }
+}
+
+#[tokio::test]
+async fn what_was_listed_stays_when_it_cannot_be_watched_any_more() {
+    let mut bench = Bench::listed();
+    bench.configure("10.0.0.0/24");
+    bench.serve("web", "10.0.0.1");
+    let errors = bench.client.update_errors.get();
+    let why = Unavailable::Forbidden;
+    for gone in [
+        Input::Service(Change::Unavailable(why)),
+        Input::Endpoints(Change::Unavailable(why)),
+        Input::Node(Change::Unavailable(why)),
+        Input::Config(Source::Unavailable(why)),
+    ] {
+        bench.tell(gone);
+        assert_eq!(bench.held(), ["10.0.0.1"]);
+    }
+    assert_eq!(bench.client.update_errors.get(), errors + 3);
+    assert!(bench.ready.pending().is_empty());
+    // What still comes is decided as before.
+    bench.serve("more", "10.0.0.2");
+    assert_eq!(bench.held(), ["10.0.0.1", "10.0.0.2"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_listed_at_first_is_waited_for() {
+    let mut bench = Bench::new();
+    bench.tell(Input::Service(Change::Unavailable(Unavailable::Forbidden)));
+    assert_eq!(bench.ready.pending(), ["lists"]);
+    assert!(!bench.decider.view.listed(Kind::Services));
+}
+
+#[tokio::test]
+async fn ipv6_is_not_reported_as_announced() {
+    let mut bench = Bench::listed();
+    let document = "address-pools:\n- name: p\n  protocol: layer2\n  addresses: ['10.0.0.0/24', 'fc00::/64']\n";
+    bench.tell(Input::Config(Source::Read(read(document).unwrap())));
+    bench.serve_all("dual", &["fc00::1", "10.0.0.1"]);
+    assert_eq!(bench.held(), ["10.0.0.1"]);
+    assert_eq!(bench.announced("default/dual", "10.0.0.1"), 1);
+    assert_eq!(bench.announced("default/dual", "fc00::1"), 0);
+    assert_eq!(bench.silent("ipv6NotSupported"), 0);
+    // Its endpoints come after it: before, nobody would announce it and nobody says so.
+    bench.serve("six", "fc00::2");
+    assert_eq!(bench.held(), ["10.0.0.1"]);
+    assert_eq!(bench.silent("ipv6NotSupported"), 1);
+    // Away and back: the event was posted.
+    for ready in [false, true] {
+        let node = Node {
+            ready,
+            ..live_node("192.168.1.1")
+        };
+        bench.tell(Input::Node(Change::Applied(
+            ObjectName::new("", "me"),
+            node,
+        )));
+        assert_eq!(bench.silent("ipv6NotSupported"), 1);
+    }
+    bench.tell(Input::Service(Change::Deleted(ObjectName::new(
+        "default", "six",
+    ))));
+    assert_eq!(bench.silent("ipv6NotSupported"), 0);
+    let warnings: Vec<_> = bench
+        .events()
+        .await
+        .into_iter()
+        .filter(|[kind, ..]| kind == "Warning")
+        .collect();
+    assert_eq!(warnings, [["Warning", "announceFailed", "six"]]);
+}
+
+#[tokio::test]
+async fn another_nodes_ipv6_service_is_counted_but_not_told() {
+    let mut bench = Bench::listed();
+    bench.configure("fc00::/64");
+    let node = Node {
+        ready: false,
+        ..live_node("192.168.1.1")
+    };
+    bench.tell(Input::Node(Change::Applied(
+        ObjectName::new("", "me"),
+        node,
+    )));
+    bench.tell(Input::Node(Change::Applied(
+        ObjectName::new("", "other"),
+        live_node("192.168.1.2"),
+    )));
+    bench.tell(Input::Speakers(None));
+    bench.serve("six", "fc00::2");
+    assert_eq!(bench.silent("ipv6NotSupported"), 1);
+    assert_eq!(bench.events().await, Vec::<[String; 3]>::new());
+}
+
+#[tokio::test]
 async fn silence_is_counted_by_reason() {
     let mut bench = Bench::listed();
-    let silent = |bench: &Bench, word| bench.metrics.silent.with_label_values(&[word]).get();
+    let silent = |bench: &Bench, word| bench.silent(word);
     bench.serve("web", "10.0.0.1");
     assert_eq!(silent(&bench, "noConfig"), 1);
     bench.configure("10.0.0.0-10.0.0.255");
@@ -221,6 +405,13 @@ async fn silence_is_counted_by_reason() {
         "default", "web",
     ))));
     assert_eq!(silent(&bench, "nodeAddress"), 0);
+    assert_eq!(
+        bench.events().await,
+        [
+            ["Normal", "nodeAssigned", "web"],
+            ["Warning", "announceFailed", "web"]
+        ]
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
-//! Opens sockets as interfaces come, closes them as they go, sends what is due unasked, and replaces a task that ended.
+//! Opens sockets as interfaces come, closes them as they go, starts what is due unasked, and replaces what ended.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,75 +9,97 @@ use std::time::{Duration, Instant};
 
 use ferrolb_speaker_core::Burst;
 use ferrolb_speaker_socket::PacketSocket;
-use ferrolb_speaker_wire::{ArpFrame, filter, gratuitous};
-use prometheus::IntCounter;
+use ferrolb_speaker_wire::filter;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::announce::announce;
 use super::answer::answer;
 use crate::interfaces::{Interface, Interfaces};
 use crate::metrics::WireMetrics;
 use crate::table::{Change, Held, Table};
 
-/// How often sockets that could not be opened are tried again and the kernel's drop counters are read.
+/// How often sockets that failed or could not be opened are opened anew and the kernel's drop counters are read.
 const UPKEEP: Duration = Duration::from_secs(1);
 
-/// Gratuitous frames handed to the kernel at once.
-const ROUND: usize = 64;
+/// Gratuitous frames for one address.
+const PAIR: u32 = 2;
 
-/// How long an interface may keep gratuitous frames waiting before they are given up: others wait behind it.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Addresses made known together: 64 frames, one call.
+const ROUND: usize = 32;
 
-/// An interface with its socket and the task that answers on it.
+/// An interface with its socket and the tasks that use it, which end with it.
 struct Link {
     interface: Interface,
     socket: Arc<PacketSocket>,
-    task: AbortHandle,
+    answering: AbortHandle,
+    /// When which address is made known. A pace protects the switch behind one interface, so each has its own: a node
+    /// with a hundred of them should not keep its uplink waiting.
+    burst: Burst<Ipv4Addr>,
+    /// The frames on their way, if there are any; the next wait for them.
+    announcing: Option<AbortHandle>,
+}
+
+impl Link {
+    fn is_announcing(&self) -> bool {
+        self.announcing
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.answering.abort();
+        if let Some(announcing) = &self.announcing {
+            announcing.abort();
+        }
+    }
 }
 
 pub(super) struct Supervisor {
     table: Table,
     metrics: WireMetrics,
+    stop: CancellationToken,
     /// What should be open.
     wanted: Interfaces,
     /// What is.
     links: BTreeMap<NonZeroU32, Link>,
-    tasks: JoinSet<()>,
+    /// The tasks that answer, one for each link. They end when their socket fails.
+    answering: JoinSet<io::Error>,
+    /// The tasks that send gratuitous frames, at most one for each link.
+    announcing: JoinSet<()>,
     /// The held addresses, kept in step with the table by its changes.
     known: HashMap<Ipv4Addr, Arc<Held>>,
-    burst: Burst<(NonZeroU32, Ipv4Addr)>,
 }
 
 impl Supervisor {
-    pub(super) fn new(table: Table, metrics: WireMetrics) -> Self {
+    pub(super) fn new(table: Table, metrics: WireMetrics, stop: CancellationToken) -> Self {
         Self {
             table,
             metrics,
+            stop,
             wanted: Interfaces::new(),
             links: BTreeMap::new(),
-            tasks: JoinSet::new(),
+            answering: JoinSet::new(),
+            announcing: JoinSet::new(),
             known: HashMap::new(),
-            burst: Burst::new(2),
         }
     }
 
-    /// Runs until `stop` is cancelled; every socket is closed when it returns.
-    pub(super) async fn run(
-        mut self,
-        mut interfaces: watch::Receiver<Interfaces>,
-        stop: CancellationToken,
-    ) {
+    /// Runs until it is to stop; every socket is closed when it returns.
+    pub(super) async fn run(mut self, mut interfaces: watch::Receiver<Interfaces>) {
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = true;
         interfaces.mark_changed();
         loop {
-            let deadline = self.burst.next_deadline(Instant::now());
+            let deadline = self.next_deadline(Instant::now());
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = self.stop.cancelled() => return,
                 changed = interfaces.changed(), if told => {
                     // The sender goes first when the process stops: then what is open stays until we are told to stop.
                     told = changed.is_ok();
@@ -84,10 +107,11 @@ impl Supervisor {
                     self.match_interfaces();
                 }
                 () = self.table.changed() => self.match_table(),
-                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended.map(|(id, ())| id)),
+                Some(ended) = self.answering.join_next_with_id() => self.answering_ended(ended),
+                Some(ended) = self.announcing.join_next() => announcing_ended(ended),
                 _ = upkeep.tick() => self.upkeep(),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {
-                    self.send_due().await;
+                    self.send_due();
                 }
             }
         }
@@ -96,15 +120,12 @@ impl Supervisor {
     /// Closes what is no longer wanted or has changed, and opens what is missing.
     fn match_interfaces(&mut self) {
         let wanted = &self.wanted;
-        let burst = &mut self.burst;
         let mut back = Vec::new();
         self.links.retain(|index, link| {
             let stays = wanted.get(index).filter(|wanted| {
                 wanted.name == link.interface.name && wanted.mac == link.interface.mac
             });
             let Some(now) = stays else {
-                link.task.abort();
-                burst.retain(|(on, _)| on != index);
                 tracing::info!(
                     event = "deleteARPResponder",
                     interface = link.interface.name,
@@ -128,9 +149,12 @@ impl Supervisor {
         for interface in missing.cloned().collect::<Vec<_>>() {
             self.open(interface);
         }
-        self.metrics
-            .interfaces
-            .set(i64::try_from(self.links.len()).unwrap_or(i64::MAX));
+        self.count_links();
+    }
+
+    fn count_links(&self) {
+        let open = i64::try_from(self.links.len()).unwrap_or(i64::MAX);
+        self.metrics.interfaces.set(open);
     }
 
     fn open(&mut self, interface: Interface) {
@@ -149,7 +173,7 @@ impl Supervisor {
             self.table.clone(),
             self.metrics.clone(),
         );
-        let task = self.tasks.spawn(work);
+        let answering = self.answering.spawn(work);
         tracing::info!(event = "createARPResponder", interface = interface.name, mac = %interface.mac,
             "answering on an interface");
         let index = interface.index;
@@ -159,7 +183,9 @@ impl Supervisor {
             Link {
                 interface,
                 socket,
-                task,
+                answering,
+                burst: Burst::new(PAIR),
+                announcing: None,
             },
         );
         if running {
@@ -170,10 +196,13 @@ impl Supervisor {
     /// Starts the rounds of every held address on an interface whose neighbours have not heard of them, or may have
     /// forgotten: one that is new, or whose carrier came back.
     fn make_all_known(&mut self, index: NonZeroU32) {
-        self.burst.retain(|(on, _)| *on != index);
+        let Some(link) = self.links.get_mut(&index) else {
+            return;
+        };
         let now = Instant::now();
         for address in self.known.keys() {
-            self.burst.take((index, *address), now);
+            link.burst.withdraw(address);
+            link.burst.take(*address, now);
         }
     }
 
@@ -186,15 +215,15 @@ impl Supervisor {
             match change {
                 Change::Taken(IpAddr::V4(address), holding) => {
                     self.known.insert(address, holding);
-                    let running = self.links.iter().filter(|(_, link)| link.interface.running);
-                    for (index, _) in running {
-                        self.burst.take((*index, address), now);
+                    let links = self.links.values_mut();
+                    for link in links.filter(|link| link.interface.running) {
+                        link.burst.take(address, now);
                     }
                 }
                 Change::Released(IpAddr::V4(address)) => {
                     self.known.remove(&address);
-                    for index in self.links.keys() {
-                        self.burst.withdraw(&(*index, address));
+                    for link in self.links.values_mut() {
+                        link.burst.withdraw(&address);
                     }
                 }
                 Change::Taken(IpAddr::V6(_), _) | Change::Released(IpAddr::V6(_)) => {}
@@ -202,70 +231,62 @@ impl Supervisor {
         }
     }
 
-    /// Sends every round that is due, each interface's together.
-    async fn send_due(&mut self) {
-        let mut rounds: BTreeMap<NonZeroU32, (Vec<ArpFrame>, Vec<IntCounter>)> = BTreeMap::new();
+    /// When [`send_due`](Self::send_due) has something to do; none while nothing is scheduled on any interface that could
+    /// take it. One that is busy is looked at again when its task ends.
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let idle = self.links.values().filter(|link| !link.is_announcing());
+        idle.filter_map(|link| link.burst.next_deadline(now)).min()
+    }
+
+    /// Starts to send what is due, on every interface that is not busy with what was due before.
+    fn send_due(&mut self) {
         let now = Instant::now();
-        for _ in 0..ROUND / 2 {
-            let Some((index, address)) = self.burst.due(now) else {
-                break;
-            };
-            if let (Some(link), Some(holding)) = (self.links.get(&index), self.known.get(&address))
-            {
-                let (frames, counters) = rounds.entry(index).or_default();
-                for frame in gratuitous(address, link.interface.mac) {
-                    frames.push(frame);
-                    counters.push(holding.gratuitous.clone());
-                }
-            }
-        }
-        for (index, (frames, counters)) in rounds {
-            let Some(link) = self.links.get(&index) else {
+        for link in self.links.values_mut() {
+            if link.is_announcing() {
                 continue;
-            };
-            let sent = match timeout(PATIENCE, link.socket.send(&frames)).await {
-                Ok(Ok(())) => frames.len(),
-                Ok(Err(error)) => {
-                    self.metrics.send_errors.inc();
-                    tracing::warn!(op = "gratuitousAnnounce", interface = link.interface.name, error = %error,
-                        "cannot make addresses known");
-                    error.sent
-                }
-                Err(_elapsed) => {
-                    self.metrics.send_errors.inc();
-                    tracing::warn!(
-                        op = "gratuitousAnnounce",
-                        interface = link.interface.name,
-                        "the interface's queue is full, giving up a round"
-                    );
-                    0
-                }
-            };
-            counters.iter().take(sent).for_each(IntCounter::inc);
+            }
+            let due = std::iter::from_fn(|| link.burst.due(now)).take(ROUND);
+            let addresses: Vec<_> = due
+                .filter_map(|address| Some((address, self.known.get(&address)?.clone())))
+                .collect();
+            if !addresses.is_empty() {
+                link.announcing = Some(self.announcing.spawn(announce(
+                    link.socket.clone(),
+                    link.interface.clone(),
+                    addresses,
+                    self.table.clone(),
+                    self.metrics.clone(),
+                    self.stop.clone(),
+                )));
+            }
         }
     }
 
-    /// An answering task ended. Those we stopped are no longer among the links; any other is a fault, for which the
-    /// upkeep opens the interface anew: a second later, so that a frame that brings it down each time cannot keep us busy.
-    fn task_ended(&mut self, ended: Result<tokio::task::Id, JoinError>) {
-        let (id, fault) = match ended {
-            Ok(id) => (id, "it returned".to_owned()),
-            Err(error) => (error.id(), error.to_string()),
-        };
+    /// An answering task ended. Those we stopped are no longer among the links. One that returned had a socket that
+    /// failed, as happens when its interface goes down or to another network namespace; one that panicked is a fault.
+    /// Either way the upkeep opens the interface anew, if it is still there: up to a second later, so that neither an
+    /// interface that stays down nor a frame that brings the task down each time can keep us busy.
+    fn answering_ended(&mut self, ended: Result<(Id, io::Error), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let links = self.links.iter();
         let fallen = links
-            .filter(|(_, link)| link.task.id() == id)
+            .filter(|(_, link)| link.answering.id() == id)
             .map(|(index, _)| *index)
             .next();
-        if let Some(link) = fallen.and_then(|index| self.links.remove(&index)) {
-            self.metrics.restarts.inc();
-            tracing::error!(
-                op = "respond",
-                interface = link.interface.name,
-                error = fault,
-                bug = "true",
-                "an answering task fell, starting it again"
-            );
+        let Some(link) = fallen.and_then(|index| self.links.remove(&index)) else {
+            return;
+        };
+        self.count_links();
+        match ended {
+            Ok((_, error)) => {
+                tracing::warn!(op = "receive", interface = link.interface.name, error = %error,
+                    "cannot listen on an interface any longer, opening it anew if it stays");
+            }
+            Err(fault) => {
+                self.metrics.restarts.inc();
+                tracing::error!(op = "respond", interface = link.interface.name, error = %fault, bug = "true",
+                    "an answering task fell, starting it again");
+            }
         }
     }
 
@@ -281,40 +302,126 @@ impl Supervisor {
     }
 }
 
+/// A task that sent gratuitous frames ended, or was stopped with its link.
+fn announcing_ended(ended: Result<(), JoinError>) {
+    if let Err(fault) = ended
+        && fault.is_panic()
+    {
+        tracing::error!(op = "gratuitousAnnounce", error = %fault, bug = "true", "a round fell");
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{VIP, in_lab, table_of};
-    use super::{PacketSocket, Supervisor, filter};
-    use crate::interfaces::Interfaces;
+    use std::net::Ipv4Addr;
+    use std::time::Instant;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::tests::{VIP, arping, in_lab, index, ip, said, table_of};
+    use super::{Burst, Link, PAIR, PacketSocket, ROUND, Supervisor, filter};
+    use crate::interfaces::{Interface, Interfaces};
+    use crate::metrics::Metrics;
+
+    /// One that wants these interfaces and has opened none yet.
+    fn supervisor(
+        addresses: &[Ipv4Addr],
+        wanted: impl IntoIterator<Item = Interface>,
+    ) -> (Supervisor, Metrics) {
+        let (table, metrics) = table_of(addresses);
+        let mut supervisor = Supervisor::new(table, metrics.wire.clone(), CancellationToken::new());
+        let wanted = wanted.into_iter();
+        supervisor.wanted = wanted.map(|one| (one.index, one)).collect::<Interfaces>();
+        (supervisor, metrics)
+    }
 
     /// Input: an answering task that panics, as one would on a frame the decoder cannot bear.
     /// Output: the interface has no task, then a new one, and the fall is counted.
     #[test]
     fn a_task_that_panics_is_replaced() {
         in_lab(|lab| async move {
-            let (table, metrics) = table_of(&[VIP]);
-            let mut supervisor = Supervisor::new(table, metrics.wire.clone());
-            supervisor.wanted = Interfaces::from([(lab.near.index, lab.near.clone())]);
+            let (mut supervisor, metrics) = supervisor(&[VIP], [lab.near.clone()]);
             let socket = PacketSocket::arp(lab.near.index, &filter::INCOMING_ARP).unwrap();
-            let task = supervisor
-                .tasks
+            let answering = supervisor
+                .answering
                 .spawn(async { panic!("a frame nobody can bear") });
-            let link = super::Link {
+            let link = Link {
                 interface: lab.near.clone(),
                 socket: socket.into(),
-                task,
+                answering,
+                burst: Burst::new(PAIR),
+                announcing: None,
             };
             supervisor.links.insert(lab.near.index, link);
 
-            let ended = supervisor.tasks.join_next_with_id().await.unwrap();
-            supervisor.task_ended(ended.map(|(id, ())| id));
+            let ended = supervisor.answering.join_next_with_id().await.unwrap();
+            supervisor.answering_ended(ended);
             assert!(supervisor.links.is_empty());
             assert_eq!(metrics.wire.restarts.get(), 1);
 
             supervisor.upkeep();
             assert!(supervisor.links.contains_key(&lab.near.index));
-            let said = lab.client.run(|| super::super::tests::arping(VIP, 5)).await;
+            let said = lab.client.run(|| arping(VIP, 5)).await;
             assert!(said.contains("from 02:00:00:00:00:0a"), "{said}");
+        });
+    }
+
+    /// Input: an interface that goes down, without its removal being told.
+    /// Output: it is closed, counted as a failure of the socket and not as a fall, and opened anew at the next upkeep.
+    #[test]
+    fn a_socket_that_fails_is_replaced() {
+        in_lab(|lab| async move {
+            let (mut supervisor, metrics) = supervisor(&[VIP], [lab.near.clone()]);
+            supervisor.match_interfaces();
+            ip("link set near down");
+            let ended = supervisor.answering.join_next_with_id().await.unwrap();
+            supervisor.answering_ended(ended);
+            assert_eq!(metrics.wire.interfaces.get(), 0);
+            assert_eq!(metrics.wire.receive_errors.get(), 1);
+            assert_eq!(metrics.wire.restarts.get(), 0);
+            ip("link set near up");
+            supervisor.upkeep();
+            assert_eq!(metrics.wire.interfaces.get(), 1);
+        });
+    }
+
+    /// Input: many addresses at once on two interfaces, of which one has a queue that is always full.
+    /// Output: the other's frames go at the pace one alone may have; the full one's wait, and keep nobody waiting.
+    #[test]
+    fn each_interface_has_a_pace_of_its_own() {
+        in_lab(|lab| async move {
+            ip("link add name more type veth peer name less");
+            ip("link set less up");
+            ip("link set more up");
+            let more = Interface {
+                index: index("more"),
+                name: "more".to_owned(),
+                ..lab.near.clone()
+            };
+            // The one with the full queue comes first in the order of indexes, too.
+            assert!(lab.near.index < more.index);
+            said("tc", "qdisc add dev near root pfifo limit 0");
+            let addresses: Vec<_> = (0..100).map(|last| Ipv4Addr::new(10, 9, 1, last)).collect();
+            let (mut supervisor, metrics) = supervisor(&addresses, [lab.near, more.clone()]);
+            supervisor.match_interfaces();
+            supervisor.match_table();
+            let now = Instant::now();
+            let mut lone = Burst::new(PAIR);
+            for address in &addresses {
+                lone.take(*address, now);
+            }
+            let expected = std::iter::from_fn(|| lone.due(now)).take(ROUND).count();
+
+            supervisor.send_due();
+            supervisor.announcing.join_next().await.unwrap().unwrap();
+            let sent = addresses
+                .iter()
+                .map(|address| metrics.held(&address.to_string()).gratuitous.get());
+            assert_eq!(sent.sum::<u64>(), 2 * expected as u64);
+            assert!(!supervisor.links[&more.index].is_announcing());
+            assert!(supervisor.links.len() == 2 && supervisor.next_deadline(now).is_some());
+            supervisor.announcing.join_next().await.unwrap().unwrap();
+            assert_eq!(metrics.wire.send_errors.get(), 1);
         });
     }
 }

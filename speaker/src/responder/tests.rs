@@ -22,21 +22,37 @@ use crate::metrics::Metrics;
 use crate::table::{Announcements, Change, Table};
 
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 240);
-const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 241);
+pub(super) const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 241);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-const NEAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xa);
+pub(super) const NEAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xa);
 const FAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xb);
 /// Only to catch a hang.
 const SOON: Duration = Duration::from_mins(1);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A host of its own, at the far end of the pair. Does one job after the other.
-pub(super) struct Client {
+/// A host in a network namespace of its own, which goes with it. Does one job after the other.
+pub(super) struct Host {
     jobs: mpsc::Sender<Job>,
+    /// The path of its namespace.
+    namespace: String,
 }
 
-impl Client {
+impl Host {
+    fn new() -> Self {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (home, namespace) = mpsc::channel();
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            home.send(namespace_here()).unwrap();
+            for job in queue {
+                job();
+            }
+        });
+        let namespace = namespace.recv().unwrap();
+        Self { jobs, namespace }
+    }
+
     /// Starts a job; what it returns may be awaited, or not.
     pub(super) fn run<T: Send + 'static>(
         &self,
@@ -51,9 +67,15 @@ impl Client {
     }
 }
 
-/// The node's side of the pair, and the client behind it.
+/// The path of this thread's network namespace.
+fn namespace_here() -> String {
+    let thread = nix::unistd::gettid();
+    format!("/proc/{}/task/{thread}/ns/net", std::process::id())
+}
+
+/// The node's side of the pair, and the client at the far end.
 pub(super) struct Lab {
-    pub(super) client: Client,
+    pub(super) client: Host,
     pub(super) near: Interface,
 }
 
@@ -63,25 +85,16 @@ pub(super) fn in_lab<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send 
         eprintln!("skipped: a network namespace needs root");
         return;
     }
-    let (jobs, queue) = mpsc::channel::<Job>();
-    let (home, namespace) = mpsc::channel();
-    thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        let thread = nix::unistd::gettid();
-        home.send(format!("/proc/{}/task/{thread}/ns/net", std::process::id()))
-            .unwrap();
-        for job in queue {
-            job();
-        }
-    });
     let node = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        let namespace = namespace.recv().unwrap();
+        let client = Host::new();
+        // The pair goes with either namespace: a test that has no use for the client may drop it.
+        let _stays = client.jobs.clone();
         ip(&format!(
-            "link add name near address {NEAR} type veth peer name far address {FAR} netns {namespace}"
+            "link add name near address {NEAR} type veth peer name far address {FAR} netns {}",
+            client.namespace
         ));
         ip("link set near up");
-        let client = Client { jobs };
         let near = Interface {
             index: index("near"),
             name: "near".to_owned(),
@@ -97,12 +110,10 @@ pub(super) fn in_lab<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send 
                 .run(|| {
                     ip("link set far up");
                     ip(&format!("addr add {CLIENT}/24 dev far"));
-                    // Before that the kernel drops what is sent.
-                    while !ip("link show far").contains("state UP") {
-                        thread::sleep(Duration::from_millis(5));
-                    }
+                    wait_for_carrier("far");
                 })
                 .await;
+            wait_for_carrier("near");
             timeout(SOON, test(Lab { client, near }))
                 .await
                 .expect("the test hangs");
@@ -113,14 +124,25 @@ pub(super) fn in_lab<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send 
     }
 }
 
-/// Children inherit the namespace of the thread that starts them.
-fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
+pub(super) fn ip(arguments: &str) -> String {
+    said("ip", arguments)
+}
+
+/// What a program said. Children inherit the namespace of the thread that starts them.
+pub(super) fn said(program: &str, arguments: &str) -> String {
+    let output = Command::new(program)
         .args(arguments.split_whitespace())
         .output()
         .unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    assert!(output.status.success(), "{program} {arguments}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Until carrier has been noticed the kernel drops what is sent without a word.
+fn wait_for_carrier(interface: &str) {
+    while !ip(&format!("link show {interface}")).contains("state UP") {
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// What arping says; it asks at most `count` times, a second apart, and stops at the first answer.
@@ -140,7 +162,7 @@ pub(super) fn arping(address: Ipv4Addr, count: u8) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn index(name: &str) -> NonZeroU32 {
+pub(super) fn index(name: &str) -> NonZeroU32 {
     NonZeroU32::new(nix::net::if_::if_nametoindex(name).unwrap()).unwrap()
 }
 
@@ -188,7 +210,7 @@ impl Running {
     async fn start(addresses: &[Ipv4Addr]) -> Self {
         let (table, metrics) = table_of(addresses);
         let (found, mut interfaces) = watch::channel(Interfaces::new());
-        tokio::spawn(interfaces::follow(Exclusions::default(), found));
+        tokio::spawn(interfaces::follow(Exclusions::usual().unwrap(), found));
         let stop = CancellationToken::new();
         let responder = start(
             interfaces.clone(),
@@ -222,6 +244,18 @@ impl Running {
     }
 }
 
+/// Sends frames from the client; the near end has received them when it returns.
+pub(super) fn deliver(frames: &[Vec<u8>]) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let socket = PacketSocket::arp(index("far"), &filter::INCOMING_ARP).unwrap();
+        socket.send(frames).await.unwrap();
+    });
+}
+
 /// Sends frames from the client and says what came back for them until the last of `questions` is answered.
 fn exchange(frames: &[Vec<u8>], last: Ipv4Addr) -> Vec<Ipv4Addr> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -247,7 +281,7 @@ fn exchange(frames: &[Vec<u8>], last: Ipv4Addr) -> Vec<Ipv4Addr> {
 }
 
 /// The first `count` frames heard after `ready` was told.
-fn listen(count: usize, ready: oneshot::Sender<()>) -> Vec<Vec<u8>> {
+pub(super) fn listen(count: usize, ready: oneshot::Sender<()>) -> Vec<Vec<u8>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -264,7 +298,7 @@ fn listen(count: usize, ready: oneshot::Sender<()>) -> Vec<Vec<u8>> {
     })
 }
 
-fn question(target: Ipv4Addr) -> Vec<u8> {
+pub(super) fn question(target: Ipv4Addr) -> Vec<u8> {
     request(target, CLIENT, FAR).to_vec()
 }
 
@@ -429,6 +463,35 @@ fn interfaces_come_and_go_and_change_their_address() {
             .await;
         // The index and what is known of the link that stayed.
         assert!(running.interfaces.borrow().contains_key(&lab.near.index));
+    });
+}
+
+/// Input: an interface that was in another namespace and came back with the index, name and address it had, which is
+/// noticed by its socket alone.
+/// Output: answers as before.
+#[test]
+fn an_interface_that_was_away_is_heard_again() {
+    in_lab(|lab| async move {
+        let (table, metrics) = table_of(&[VIP]);
+        let near = lab.near;
+        let (_told, interfaces) = watch::channel(Interfaces::from([(near.index, near.clone())]));
+        let stop = CancellationToken::new();
+        let responder = start(interfaces, table, metrics.wire.clone(), stop.clone()).unwrap();
+        assert!(lab.client.run(|| arping(VIP, 5)).await.contains("from 02"));
+
+        let (elsewhere, home) = (Host::new(), namespace_here());
+        ip(&format!("link set near netns {}", elsewhere.namespace));
+        let back = move || ip(&format!("link set near netns {home}"));
+        elsewhere.run(back).await;
+        ip("link set near up");
+        assert_eq!(index("near"), near.index);
+        assert!(ip("link show near").contains(&NEAR.to_string()));
+
+        assert!(lab.client.run(|| arping(VIP, 20)).await.contains("from 02"));
+        assert_eq!(metrics.wire.receive_errors.get(), 1);
+        assert_eq!(metrics.wire.restarts.get(), 0);
+        stop.cancel();
+        assert!(responder.join());
     });
 }
 
