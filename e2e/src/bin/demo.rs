@@ -2,7 +2,6 @@
 //! LAN that reaches it, and what happens when the node that answers is unplugged.
 
 use std::{
-    collections::BTreeSet,
     net::Ipv4Addr,
     process::ExitCode,
     thread,
@@ -90,7 +89,7 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
     );
     let address: Ipv4Addr = address.parse()?;
 
-    let owner = answering(lab, address, &BTreeSet::new())?;
+    let owner = arp::sole_answerer(lab, CLIENT, address, &[])?;
     rows.push(("answered by", format!("{owner} ({})", lab.mac(&owner)?)));
     steps.say(&format!(
         "{owner} answers ARP for {address}; moving the application's pods away from it"
@@ -108,7 +107,7 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
     let requests = http::Stream::start(lab, CLIENT, address.into(), 80)?;
     thread::sleep(Duration::from_secs(2));
     lab.unplug(&owner)?;
-    let heir = answering(lab, address, &BTreeSet::from([owner.clone()]))?;
+    let heir = arp::sole_answerer(lab, CLIENT, address, &[&owner])?;
     curl(lab, steps, address)?;
     thread::sleep(Duration::from_secs(2));
     let answers = answers.stop(lab)?;
@@ -141,7 +140,7 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
         "--timeout=180s",
     ])?;
     deploy::wait_ready(lab)?;
-    let after = answering(lab, address, &BTreeSet::new())?;
+    let after = arp::sole_answerer(lab, CLIENT, address, &[])?;
     curl(lab, steps, address)?;
     rows.push(("after it came back", format!("answered by {after} alone")));
     for (row, pod) in [
@@ -155,22 +154,6 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
         ));
     }
     Ok(rows)
-}
-
-/// Waits until exactly one host answers for `address`, none of `gone`.
-fn answering(lab: &Lab, address: Ipv4Addr, gone: &BTreeSet<String>) -> Result<String> {
-    lab.wait_for(
-        &format!("one node to answer for {address}"),
-        PATIENCE,
-        || {
-            let answerers = arp::answerers(lab, CLIENT, address)?;
-            ensure!(
-                answerers.len() == 1 && answerers.is_disjoint(gone),
-                "answered by {answerers:?}"
-            );
-            Ok(answerers.into_iter().next())
-        },
-    )
 }
 
 /// Reschedules the application's pods of `node`: with them there, one would measure how long kube-proxy

@@ -73,7 +73,7 @@ pub fn speaker_gone_another_node_answers(world: &World) -> Result<()> {
     world.kubectl(&["taint", "node", &owner, "e2e=away:NoSchedule"])?;
     let watch = arp::Watch::start(world, CLIENT, address)?;
     world.kubectl(&["-n", NAMESPACE, "delete", "pod", &pod])?;
-    let result = other_answers(world, address, &owner);
+    let result = arp::sole_answerer(world, CLIENT, address, &[&owner]);
     let replies = watch.stop(world)?;
     world.kubectl(&["taint", "node", &owner, "e2e:NoSchedule-"])?;
     deploy::wait_ready(world)?;
@@ -101,7 +101,7 @@ pub fn node_unplugged_another_node_answers(world: &World) -> Result<()> {
     let owner = world.owner(address)?;
     let watch = arp::Watch::start(world, CLIENT, address)?;
     world.unplug(&owner)?;
-    let result = other_answers(world, address, &owner);
+    let result = arp::sole_answerer(world, CLIENT, address, &[&owner]);
     let replies = watch.stop(world)?;
     world.plug(&owner)?;
     world.kubectl(&[
@@ -126,16 +126,4 @@ pub fn node_unplugged_another_node_answers(world: &World) -> Result<()> {
     // Back together there is one answerer again.
     world.owner(address)?;
     Ok(())
-}
-
-/// Waits for exactly one answer, not by `gone`, and names who gave it.
-fn other_answers(world: &World, address: std::net::Ipv4Addr, gone: &str) -> Result<String> {
-    world.wait_for("another node to answer", PATIENCE, || {
-        let answerers = arp::answerers(world, CLIENT, address)?;
-        ensure!(
-            answerers.len() == 1 && !answerers.contains(gone),
-            "answered by {answerers:?}"
-        );
-        Ok(answerers.into_iter().next())
-    })
 }

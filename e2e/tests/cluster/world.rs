@@ -134,13 +134,9 @@ impl World {
             .map(drop)
     }
 
-    /// Waits until exactly one host answers for `address`, a node, and returns its name.
+    /// Waits until exactly one host answers for `address` and returns its name.
     pub fn owner(&self, address: Ipv4Addr) -> Result<String> {
-        self.wait_for(&format!("one answer for {address}"), PATIENCE, || {
-            let answerers = arp::answerers(self, CLIENT, address)?;
-            ensure!(answerers.len() == 1, "answered by {answerers:?}");
-            Ok(answerers.into_iter().next())
-        })
+        arp::sole_answerer(self, CLIENT, address, &[])
     }
 
     /// Waits until nobody answers for `address`.
