@@ -35,7 +35,8 @@ pub fn answerers(lab: &Lab, host: &str, address: Ipv4Addr) -> Result<BTreeSet<St
         .collect()
 }
 
-fn name_of(lab: &Lab, mac: &str) -> Result<String> {
+/// The host with this MAC, or the MAC.
+pub(super) fn name_of(lab: &Lab, mac: &str) -> Result<String> {
     for host in lab.hosts() {
         if lab.mac(&host.name)?.eq_ignore_ascii_case(mac) {
             return Ok(host.name);

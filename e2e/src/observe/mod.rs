@@ -3,4 +3,5 @@
 
 pub mod arp;
 pub mod http;
+pub mod ndp;
 pub mod service;

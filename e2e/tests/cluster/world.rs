@@ -1,12 +1,16 @@
 //! The cluster all tests of this binary run on, one after the other.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use ferrolb_e2e::{
     Lab,
     deploy::{self, NAMESPACE, PATIENCE},
-    observe::{arp, http, service},
+    observe::{arp, http, ndp, service},
 };
 use serde_json::{Value, json};
 
@@ -135,9 +139,13 @@ impl World {
     }
 
     /// Waits until exactly one host answers for `address`, a node, and returns its name.
-    pub fn owner(&self, address: Ipv4Addr) -> Result<String> {
+    pub fn owner(&self, address: impl Into<IpAddr>) -> Result<String> {
+        let address = address.into();
         self.wait_for(&format!("one answer for {address}"), PATIENCE, || {
-            let answerers = arp::answerers(self, CLIENT, address)?;
+            let answerers = match address {
+                IpAddr::V4(address) => arp::answerers(self, CLIENT, address)?,
+                IpAddr::V6(address) => ndp::answerers(self, CLIENT, address)?,
+            };
             ensure!(answerers.len() == 1, "answered by {answerers:?}");
             Ok(answerers.into_iter().next())
         })
@@ -153,16 +161,10 @@ impl World {
     }
 
     /// `GET /` through `address` from the client until it works; returns the body.
-    pub fn fetch(&self, address: Ipv4Addr) -> Result<String> {
+    pub fn fetch(&self, address: impl Into<IpAddr>) -> Result<String> {
+        let address = address.into();
         self.wait_for(&format!("HTTP through {address}"), PATIENCE, || {
-            let answer = http::get(
-                self,
-                CLIENT,
-                address.into(),
-                80,
-                "/",
-                Duration::from_secs(2),
-            )?;
+            let answer = http::get(self, CLIENT, address, 80, "/", Duration::from_secs(2))?;
             ensure!(answer.status == 200, "status {}", answer.status);
             Ok(Some(answer.body))
         })
