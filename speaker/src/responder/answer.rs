@@ -55,7 +55,7 @@ pub(super) async fn answer(
             });
             if let Err(error) = sent.await {
                 metrics.send_errors.inc();
-                tracing::warn!(op = "reply", protocol = ?protocol, interface = interface.name, error = %error, "cannot send answers");
+                tracing::warn!(op = protocol.reply_op(), interface = interface.name, error = %error, "cannot send answers");
             }
             replies.clear();
             asked.clear();

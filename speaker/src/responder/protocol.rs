@@ -72,6 +72,14 @@ impl Protocol {
         }
     }
 
+    /// MetalLB's word for sending an answer, in log lines.
+    pub(super) const fn reply_op(self) -> &'static str {
+        match self {
+            Self::Arp => "arpReply",
+            Self::Ndp => "ndpReply",
+        }
+    }
+
     /// Opens a socket for the questions that arrive at an interface.
     pub(super) fn open(self, interface: NonZeroU32) -> Result<PacketSocket, OpenError> {
         match self {

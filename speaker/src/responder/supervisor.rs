@@ -58,7 +58,7 @@ impl Link {
         if let (Some(groups), IpAddr::V6(address)) = (&mut self.groups, address)
             && let Err(error) = groups.take(address)
         {
-            tracing::warn!(op = "joinGroup", interface = self.interface.name, ip = %address, error = %error,
+            tracing::warn!(op = "watchMulticastGroup", interface = self.interface.name, ip = %address, error = %error,
                 "neighbours may not find an IPv6 address here, trying again");
         }
     }
@@ -352,7 +352,7 @@ impl Supervisor {
         }
         for link in self.links.values_mut() {
             if let Some(Err(error)) = link.groups.as_mut().map(Groups::join_missing) {
-                tracing::debug!(op = "joinGroup", interface = link.interface.name, error = %error, "still not joined");
+                tracing::debug!(op = "watchMulticastGroup", interface = link.interface.name, error = %error, "still not joined");
             }
             if let Ok(drops) = link.socket.take_kernel_drops() {
                 self.metrics.kernel_drops.inc_by(drops.into());
