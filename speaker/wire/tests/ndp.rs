@@ -1,4 +1,9 @@
 //! Our NDP decoder and encoder against arbitrary bytes and against two other codecs, etherparse's and pnet's.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::Ipv6Addr;
 use std::path::Path;
@@ -189,7 +194,7 @@ proptest! {
         prop_assert_eq!(options.len(), 1);
         prop_assert_eq!(options[0].option_type, NdpOptionTypes::TargetLLAddr);
         prop_assert_eq!(&options[0].data, &US.octets());
-        prop_assert_eq!(decode(&answer, Delivery::Multicast).is_err(), true);
+        prop_assert!(decode(&answer, Delivery::Multicast).is_err());
     }
 
     #[test]
