@@ -10,7 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo --preserve-env=HOME,CARGO_HOME
 KEEP ?=
 
 # Debian packages: a container runtime, the pods' network plugins, and what the lab and its tests call.
-PACKAGES := build-essential containerd runc containernetworking-plugins iproute2 nftables iptables conntrack tcpdump arping curl procps
+PACKAGES := build-essential containerd runc containernetworking-plugins iproute2 nftables iptables conntrack tcpdump arping ndisc6 curl procps
 
 .PHONY: help
 help: ## This list

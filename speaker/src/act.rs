@@ -129,10 +129,6 @@ impl Actor {
                 }
                 tracing::info!(event = "serviceAnnounced", service = %name, ips = list(&announcement.addresses),
                     pool = announcement.pool, protocol = PROTOCOL, "service has IP, announcing");
-                if !announcement.unanswered.is_empty() {
-                    tracing::warn!(event = "ipv6NotSupported", service = %name, ips = list(&announcement.unanswered),
-                        "this release answers for IPv4 only, nobody answers for the Service's IPv6 addresses");
-                }
                 let message = format!(
                     "announcing from node {:?} with protocol {PROTOCOL:?}",
                     self.node
@@ -188,10 +184,6 @@ fn log_silence(name: &ObjectName, reason: &Reason) {
         Reason::NodeAddress { .. } => {
             tracing::error!(event = "serviceRefused", service = %name, reason = word, error = %reason,
                 "the Service's address is a node's own, nobody announces it");
-        }
-        Reason::Ipv6NotSupported { .. } => {
-            tracing::error!(event = "serviceRefused", service = %name, reason = word, error = %reason,
-                "the Service has IPv6 addresses only, nobody announces it");
         }
         _ => {
             tracing::debug!(event = "serviceSilent", service = %name, reason = word, detail = %reason,

@@ -1,17 +1,20 @@
 //! The interfaces that addresses are announced on, as the kernel tells: listen first, then dump, then changes; and dump
 //! again when the kernel says that it had to drop some.
 //!
-//! Chosen as MetalLB 0.8 and later do: up, with broadcast, with ARP, no member of a bond, bridge or VRF, and not excluded
-//! by name, as pods' links are unless the operator says otherwise. Loopback has no broadcast, so it never is. Interfaces whose frames are not Ethernet are left out as well:
-//! there is no ARP as we speak it on them.
+//! Chosen as MetalLB 0.8 and later do: up, not without ARP (`IFF_NOARP`), no member of a bond, bridge or VRF, and not
+//! excluded by name, as pods' links are unless the operator says otherwise; then ARP is answered where there is broadcast,
+//! and NDP where there is a link-local IPv6 address. Loopback has neither. Interfaces whose frames are not Ethernet are left
+//! out as well: neither protocol is spoken on them as we speak it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ferrolb_speaker_wire::MacAddr;
 use futures::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
@@ -33,10 +36,22 @@ pub struct Interface {
     pub mac: MacAddr,
     /// It has carrier and takes frames (`IFF_RUNNING`). Until then whatever is sent is lost without a word.
     pub running: bool,
+    /// ARP is spoken on it: it has broadcast.
+    pub arp: bool,
+    /// NDP is spoken on it: it has a link-local IPv6 address.
+    pub ndp: bool,
 }
 
 /// All of them, by index.
 pub type Interfaces = BTreeMap<NonZeroU32, Interface>;
+
+/// What the kernel has told, of which the interfaces follow.
+#[derive(Debug, Default)]
+struct Links {
+    /// Those that fit but for what either protocol asks; `ndp` is filled in when they are told.
+    fit: Interfaces,
+    link_local: BTreeMap<NonZeroU32, BTreeSet<Ipv6Addr>>,
+}
 
 /// Why the kernel could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -63,29 +78,35 @@ pub async fn follow(excluded: Exclusions, sink: watch::Sender<Interfaces>) {
 
 async fn listen(excluded: &Exclusions, sink: &watch::Sender<Interfaces>) -> Result<(), LinkError> {
     let (connection, handle, mut changes) =
-        rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
+        rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv6Ifaddr])?;
     let driver = async {
         connection.await;
         Err(LinkError::Closed)
     };
     let table = async {
-        let mut interfaces = dump(&handle, excluded).await?;
+        let mut links = dump(&handle, excluded).await?;
         loop {
-            publish(sink, &interfaces);
+            publish(sink, &links.interfaces());
             let (change, _) = changes.next().await.ok_or(LinkError::Closed)?;
             match change.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    apply(&mut interfaces, &link, excluded);
+                    links.apply(&link, excluded);
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
-                    remove(&mut interfaces, &link);
+                    links.remove(&link);
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
+                    links.apply_address(&address);
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
+                    links.remove_address(&address);
                 }
                 NetlinkPayload::Overrun(_) => {
                     tracing::warn!(
                         op = "interfaceScan",
                         "the kernel dropped changes of interfaces, listing them again"
                     );
-                    interfaces = dump(&handle, excluded).await?;
+                    links = dump(&handle, excluded).await?;
                 }
                 _ => {}
             }
@@ -97,13 +118,17 @@ async fn listen(excluded: &Exclusions, sink: &watch::Sender<Interfaces>) -> Resu
     }
 }
 
-async fn dump(handle: &Handle, excluded: &Exclusions) -> Result<Interfaces, LinkError> {
-    let mut interfaces = Interfaces::new();
-    let mut links = handle.link().get().execute();
-    while let Some(link) = links.try_next().await? {
-        apply(&mut interfaces, &link, excluded);
+async fn dump(handle: &Handle, excluded: &Exclusions) -> Result<Links, LinkError> {
+    let mut links = Links::default();
+    let mut told = handle.link().get().execute();
+    while let Some(link) = told.try_next().await? {
+        links.apply(&link, excluded);
     }
-    Ok(interfaces)
+    let mut told = handle.address().get().execute();
+    while let Some(address) = told.try_next().await? {
+        links.apply_address(&address);
+    }
+    Ok(links)
 }
 
 fn publish(sink: &watch::Sender<Interfaces>, interfaces: &Interfaces) {
@@ -121,60 +146,107 @@ fn is_about_the_link(link: &LinkMessage) -> bool {
     link.header.interface_family == AddressFamily::Unspec
 }
 
-fn remove(interfaces: &mut Interfaces, link: &LinkMessage) {
-    if is_about_the_link(link)
-        && let Some(index) = NonZeroU32::new(link.header.index)
-    {
-        interfaces.remove(&index);
-    }
+/// The interface and the link-local IPv6 address a message is about, if it is about one.
+fn link_local(message: &AddressMessage) -> Option<(NonZeroU32, Ipv6Addr)> {
+    let index = NonZeroU32::new(message.header.index)?;
+    let address = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+            _ => None,
+        })?;
+    address.is_unicast_link_local().then_some((index, address))
 }
 
-fn apply(interfaces: &mut Interfaces, link: &LinkMessage, excluded: &Exclusions) {
-    let Some(index) = NonZeroU32::new(link.header.index) else {
-        return;
-    };
-    if !is_about_the_link(link) {
-        return;
+impl Links {
+    /// Those on which either protocol is spoken.
+    fn interfaces(&self) -> Interfaces {
+        let told = self.fit.values().map(|interface| Interface {
+            ndp: self.link_local.contains_key(&interface.index),
+            ..interface.clone()
+        });
+        told.filter(|interface| interface.arp || interface.ndp)
+            .map(|interface| (interface.index, interface))
+            .collect()
     }
-    let (mut name, mut mac, mut member) = (None, None, false);
-    for attribute in &link.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = Some(text),
-            LinkAttribute::Address(bytes) => {
-                mac = <[u8; 6]>::try_from(bytes.as_slice())
-                    .ok()
-                    .map(MacAddr::from);
+
+    fn apply_address(&mut self, message: &AddressMessage) {
+        if let Some((index, address)) = link_local(message) {
+            self.link_local.entry(index).or_default().insert(address);
+        }
+    }
+
+    fn remove_address(&mut self, message: &AddressMessage) {
+        if let Some((index, address)) = link_local(message)
+            && let Some(addresses) = self.link_local.get_mut(&index)
+        {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.link_local.remove(&index);
             }
-            LinkAttribute::Controller(master) => member = *master != 0,
-            _ => {}
         }
     }
-    // Wireless drivers send messages with one attribute only; those say nothing of the link's state.
-    let Some(name) = name else {
-        return;
-    };
-    let flags = link.header.flags;
-    let fit = flags.contains(LinkFlags::Up | LinkFlags::Broadcast)
-        && !flags.contains(LinkFlags::Noarp)
-        && link.header.link_layer_type == LinkLayerType::Ether
-        && !member
-        && !excluded.names(name);
-    match mac.filter(|_| fit) {
-        Some(mac) => {
-            let name = name.clone();
-            let running = flags.contains(LinkFlags::Running);
-            interfaces.insert(
-                index,
-                Interface {
-                    index,
-                    name,
-                    mac,
-                    running,
-                },
-            );
+
+    fn remove(&mut self, link: &LinkMessage) {
+        if is_about_the_link(link)
+            && let Some(index) = NonZeroU32::new(link.header.index)
+        {
+            self.fit.remove(&index);
+            self.link_local.remove(&index);
         }
-        None => {
-            interfaces.remove(&index);
+    }
+
+    fn apply(&mut self, link: &LinkMessage, excluded: &Exclusions) {
+        let Some(index) = NonZeroU32::new(link.header.index) else {
+            return;
+        };
+        if !is_about_the_link(link) {
+            return;
+        }
+        let (mut name, mut mac, mut member) = (None, None, false);
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = Some(text),
+                LinkAttribute::Address(bytes) => {
+                    mac = <[u8; 6]>::try_from(bytes.as_slice())
+                        .ok()
+                        .map(MacAddr::from);
+                }
+                LinkAttribute::Controller(master) => member = *master != 0,
+                _ => {}
+            }
+        }
+        // Wireless drivers send messages with one attribute only; those say nothing of the link's state.
+        let Some(name) = name else {
+            return;
+        };
+        let flags = link.header.flags;
+        let fit = flags.contains(LinkFlags::Up)
+            && !flags.contains(LinkFlags::Noarp)
+            && link.header.link_layer_type == LinkLayerType::Ether
+            && !member
+            && !excluded.names(name);
+        match mac.filter(|_| fit) {
+            Some(mac) => {
+                let name = name.clone();
+                let running = flags.contains(LinkFlags::Running);
+                let arp = flags.contains(LinkFlags::Broadcast);
+                self.fit.insert(
+                    index,
+                    Interface {
+                        index,
+                        name,
+                        mac,
+                        running,
+                        arp,
+                        ndp: false,
+                    },
+                );
+            }
+            None => {
+                self.fit.remove(&index);
+            }
         }
     }
 }
@@ -192,6 +264,46 @@ mod tests {
         link.header.link_layer_type = kind;
         link.attributes = more;
         link
+    }
+
+    fn address(text: &str) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.index = 3;
+        message.attributes = vec![AddressAttribute::Address(text.parse().unwrap())];
+        message
+    }
+
+    #[test]
+    fn ndp_is_spoken_while_there_is_a_link_local_address() {
+        let whole = vec![
+            LinkAttribute::IfName("eth0".to_owned()),
+            LinkAttribute::Address(US.to_vec()),
+        ];
+        let good = link(
+            LinkFlags::Up | LinkFlags::Broadcast,
+            LinkLayerType::Ether,
+            whole,
+        );
+        let none = Exclusions::parse("").unwrap();
+        let mut links = Links::default();
+        let spoken = |links: &Links| links.interfaces().values().any(|interface| interface.ndp);
+        // In whatever order the kernel tells.
+        links.apply_address(&address("fe80::1"));
+        assert!(links.interfaces().is_empty());
+        links.apply(&good, &none);
+        assert!(spoken(&links));
+        links.apply_address(&address("fe80::2"));
+        links.apply_address(&address("fd99::1"));
+        links.apply_address(&address("169.254.0.1"));
+        links.remove_address(&address("fe80::1"));
+        links.remove_address(&address("fe80::1"));
+        assert!(spoken(&links));
+        links.remove_address(&address("fe80::2"));
+        assert!(!spoken(&links) && links.interfaces().len() == 1);
+        links.apply_address(&address("fe80::1"));
+        links.remove(&good);
+        links.apply(&good, &none);
+        assert!(!spoken(&links));
     }
 
     #[test]
@@ -246,9 +358,13 @@ mod tests {
                 false,
             ),
         ] {
-            let mut interfaces = Interfaces::new();
-            apply(&mut interfaces, &link, &excluded);
-            assert_eq!(!interfaces.is_empty(), expected, "{what}");
+            let mut links = Links::default();
+            links.apply(&link, &excluded);
+            assert_eq!(!links.interfaces().is_empty(), expected, "{what}");
+            // A link-local address makes up for broadcast, and for nothing else.
+            links.apply_address(&address("fe80::1"));
+            let ndp = links.interfaces().values().any(|interface| interface.ndp);
+            assert_eq!(ndp, expected || what == "point to point", "{what}");
         }
     }
 
@@ -260,22 +376,17 @@ mod tests {
             LinkAttribute::Address(US.to_vec()),
         ];
         let none = Exclusions::parse("").unwrap();
-        let mut interfaces = Interfaces::new();
-        apply(
-            &mut interfaces,
-            &link(good, LinkLayerType::Ether, whole.clone()),
-            &none,
-        );
-        apply(
-            &mut interfaces,
+        let mut links = Links::default();
+        links.apply(&link(good, LinkLayerType::Ether, whole.clone()), &none);
+        links.apply(
             &link(LinkFlags::empty(), LinkLayerType::Ether, vec![]),
             &none,
         );
         let mut of_bridge = link(good, LinkLayerType::Ether, whole.clone());
         of_bridge.header.interface_family = AddressFamily::Bridge;
-        remove(&mut interfaces, &of_bridge);
-        assert_eq!(interfaces.len(), 1);
-        remove(&mut interfaces, &link(good, LinkLayerType::Ether, whole));
-        assert!(interfaces.is_empty());
+        links.remove(&of_bridge);
+        assert_eq!(links.interfaces().len(), 1);
+        links.remove(&link(good, LinkLayerType::Ether, whole));
+        assert!(links.interfaces().is_empty());
     }
 }

@@ -6,6 +6,7 @@
 //!   responder thread     ▼                   ▼            │ read for every frame
 //!   ┌─────────────── supervisor ──────────────────┐       │
 //!   │ opens and closes one socket per interface   │       │
+//!   │ and protocol, joins and leaves groups       │       │
 //!   │ starts the gratuitous rounds that are due   │       │
 //!   │ opens anew what fell or failed              │       │
 //!   └──────┬──────────────┬───────────────────────┘       │
@@ -13,11 +14,13 @@
 //!     answer eth0    answer eth1   receive ─ decode ─ look up ─ reply   ◀┘
 //! ```
 //!
-//! Each interface has a pace of its own for gratuitous frames, and its rounds are a task of their own (`announce`), so
-//! that one whose queue is full keeps neither the others nor the answering tasks waiting.
+//! ARP and NDP (`protocol`) are answered alike, by a task for each interface and protocol, which also has a pace of its own
+//! for gratuitous frames. The rounds are a task of their own (`announce`), so that an interface whose queue is full keeps
+//! neither the others nor the answering tasks waiting.
 
 mod announce;
 mod answer;
+mod protocol;
 mod supervisor;
 
 use std::io;
@@ -70,5 +73,7 @@ impl Responder {
     }
 }
 
+#[cfg(test)]
+mod ndp_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 //!  speakers' pods ──┤             decides, acts)       └──▶ table ───────┐ snapshot per frame
 //!  ConfigMap ───────┘                                                    ▼
 //!                                              netlink ──▶ interfaces ──▶ responder (a thread of its own)
-//!                                                                            ▲▼ ARP
+//!                                                                            ▲▼ ARP, NDP
 //! ```
 
 use std::path::Path;

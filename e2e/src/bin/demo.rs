@@ -12,7 +12,7 @@ use anyhow::{Result, bail, ensure};
 use ferrolb_e2e::{
     Lab,
     deploy::{self, NAMESPACE, PATIENCE},
-    observe::{arp, http, service},
+    observe::{arp, http, service, sole_answerer},
     steps::Steps,
 };
 
@@ -89,7 +89,7 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
     );
     let address: Ipv4Addr = address.parse()?;
 
-    let owner = arp::sole_answerer(lab, CLIENT, address, &[])?;
+    let owner = sole_answerer(lab, CLIENT, address, &[])?;
     rows.push(("answered by", format!("{owner} ({})", lab.mac(&owner)?)));
     steps.say(&format!(
         "{owner} answers ARP for {address}; moving the application's pods away from it"
@@ -107,7 +107,7 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
     let requests = http::Stream::start(lab, CLIENT, address.into(), 80)?;
     thread::sleep(Duration::from_secs(2));
     lab.unplug(&owner)?;
-    let heir = arp::sole_answerer(lab, CLIENT, address, &[&owner])?;
+    let heir = sole_answerer(lab, CLIENT, address, &[&owner])?;
     curl(lab, steps, address)?;
     thread::sleep(Duration::from_secs(2));
     let answers = answers.stop(lab)?;
@@ -140,7 +140,7 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
         "--timeout=180s",
     ])?;
     deploy::wait_ready(lab)?;
-    let after = arp::sole_answerer(lab, CLIENT, address, &[])?;
+    let after = sole_answerer(lab, CLIENT, address, &[])?;
     curl(lab, steps, address)?;
     rows.push(("after it came back", format!("answered by {after} alone")));
     for (row, pod) in [

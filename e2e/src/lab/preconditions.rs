@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 /// Commands and the Debian packages they come in.
-const COMMANDS: [(&str, &str); 8] = [
+const COMMANDS: [(&str, &str); 9] = [
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("runc", "runc"),
@@ -14,6 +14,7 @@ const COMMANDS: [(&str, &str); 8] = [
     ("nft", "nftables"),
     ("tcpdump", "tcpdump"),
     ("arping", "arping"),
+    ("ndisc6", "ndisc6"),
     ("go", "golang-go (1.25 or newer)"),
 ];
 /// Where distributions and people put the CNI plugins.

@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
-use crate::{Lab, deploy::PATIENCE, lab::Capture};
+use crate::{Lab, lab::Capture};
 
 /// How long a [`Watch`] asks before its start returns.
 const LEAD: Duration = Duration::from_secs(1);
@@ -35,20 +35,8 @@ pub fn answerers(lab: &Lab, host: &str, address: Ipv4Addr) -> Result<BTreeSet<St
         .collect()
 }
 
-/// Waits until exactly one host answers for `address`, none of `gone`, and names it.
-///
-/// # Errors
-/// That is not so within [`PATIENCE`].
-pub fn sole_answerer(lab: &Lab, host: &str, address: Ipv4Addr, gone: &[&str]) -> Result<String> {
-    lab.wait_for(&format!("one answer for {address}"), PATIENCE, || {
-        let answerers = answerers(lab, host, address)?;
-        let stale = answerers.iter().any(|name| gone.contains(&name.as_str()));
-        ensure!(answerers.len() == 1 && !stale, "answered by {answerers:?}");
-        Ok(answerers.into_iter().next())
-    })
-}
-
-fn name_of(lab: &Lab, mac: &str) -> Result<String> {
+/// The host with this MAC, or the MAC.
+pub(super) fn name_of(lab: &Lab, mac: &str) -> Result<String> {
     for host in lab.hosts() {
         if lab.mac(&host.name)?.eq_ignore_ascii_case(mac) {
             return Ok(host.name);

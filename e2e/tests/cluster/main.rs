@@ -34,7 +34,7 @@ const TESTS: &[(&str, Test)] = tests! {
         exhausted_pool_serves_the_waiting_when_freed, deletion_frees, change_of_type_clears,
         survives_a_killed_controller, survives_an_api_server_restart, a_nodes_own_address_is_never_given;
     wire: one_node_answers_arping_and_the_kernel, nobody_answers_for_what_is_not_held, bad_frames_are_dropped_and_counted,
-        http_through_the_address;
+        http_through_the_address, ipv6_is_answered;
     takeover: local_traffic_policy_follows_the_endpoints, speaker_killed_in_place_answers_again,
         speaker_gone_another_node_answers, node_unplugged_another_node_answers;
     era: rights_of_the_configmap_era_are_enough;

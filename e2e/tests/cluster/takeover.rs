@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use ferrolb_e2e::{
     deploy::{self, NAMESPACE, PATIENCE},
-    observe::{arp, service},
+    observe::{arp, service, sole_answerer},
 };
 use serde_json::json;
 
@@ -73,7 +73,7 @@ pub fn speaker_gone_another_node_answers(world: &World) -> Result<()> {
     world.kubectl(&["taint", "node", &owner, "e2e=away:NoSchedule"])?;
     let watch = arp::Watch::start(world, CLIENT, address)?;
     world.kubectl(&["-n", NAMESPACE, "delete", "pod", &pod])?;
-    let result = arp::sole_answerer(world, CLIENT, address, &[&owner]);
+    let result = sole_answerer(world, CLIENT, address, &[&owner]);
     let replies = watch.stop(world)?;
     world.kubectl(&["taint", "node", &owner, "e2e:NoSchedule-"])?;
     deploy::wait_ready(world)?;
@@ -101,7 +101,7 @@ pub fn node_unplugged_another_node_answers(world: &World) -> Result<()> {
     let owner = world.owner(address)?;
     let watch = arp::Watch::start(world, CLIENT, address)?;
     world.unplug(&owner)?;
-    let result = arp::sole_answerer(world, CLIENT, address, &[&owner]);
+    let result = sole_answerer(world, CLIENT, address, &[&owner]);
     let replies = watch.stop(world)?;
     world.plug(&owner)?;
     world.kubectl(&[

@@ -1,17 +1,21 @@
-//! ARP as the LAN sees it.
+//! ARP and NDP as the LAN sees them.
 
-use std::{net::Ipv4Addr, num::NonZeroU32, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use ferrolb_e2e::{
     deploy::{self, NAMESPACE, PATIENCE},
-    observe::{arp, http},
+    observe::{arp, http, ndp, service},
 };
 use ferrolb_speaker_socket::PacketSocket;
 use ferrolb_speaker_wire::filter;
 use serde_json::json;
 
-use crate::world::{CLIENT, World};
+use crate::world::{CLASSIC, CLIENT, World};
 
 /// An address no host has, to ask from: a bad frame must not spoil what the nodes' kernels know of a host.
 const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 168, 99, 60);
@@ -139,6 +143,67 @@ pub fn bad_frames_are_dropped_and_counted(world: &World) -> Result<()> {
         "no answer to a sound question"
     );
     Ok(())
+}
+
+pub fn ipv6_is_answered(world: &World) -> Result<()> {
+    world.configure(&[("custom-ip-space", &[CLASSIC, "fd99::1:0/124"])])?;
+    world.echo("six", "n1")?;
+    world.echo("dual", "n2")?;
+    world.balancer(
+        "six",
+        json!({"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"]}),
+    )?;
+    let address: Ipv6Addr = service::address(world, "six")?.parse()?;
+    ensure!(
+        (0xfd99 << 112 | 0x1_0000..=0xfd99 << 112 | 0x1_000f).contains(&address.to_bits()),
+        "{address} is not of the pool"
+    );
+    let owner = world.owner(address)?;
+    ensure!(world.nodes().contains(&owner), "{owner} is no node");
+    let body = world.fetch(address)?;
+    ensure!(body.contains("n1"), "served by another pod: {body}");
+    // The client's kernel holds what it learnt by its own question.
+    let neighbour = world.neighbour(CLIENT, &address.to_string())?;
+    ensure!(
+        neighbour == Some(world.mac(&owner)?),
+        "the kernel holds {neighbour:?}"
+    );
+    let metrics = world.speaker_metrics(&owner)?;
+    for name in ["requests_received", "responses_sent", "gratuitous_sent"] {
+        let series = format!("metallb_layer2_{name}{{ip=\"{address}\"}}");
+        ensure!(
+            http::series(&metrics, &series) > Some(0.0),
+            "{series} in {metrics}"
+        );
+    }
+
+    world.balancer(
+        "dual",
+        json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]}),
+    )?;
+    let both = world.wait_for("both addresses of Service dual", PATIENCE, || {
+        let both = service::addresses(world, "dual")?;
+        Ok((both.len() == 2).then_some(both))
+    })?;
+    let mut owners = Vec::new();
+    for text in &both {
+        let address: IpAddr = text.parse()?;
+        owners.push(world.owner(address)?);
+        world.fetch(address)?;
+    }
+    ensure!(
+        owners.first() == owners.last(),
+        "{both:?} are answered by {owners:?}"
+    );
+    // What the pool has and nobody holds.
+    let free = "fd99::1:f".parse()?;
+    let answerers = ndp::answerers(world, CLIENT, free)?;
+    ensure!(answerers.is_empty(), "{free} is answered by {answerers:?}");
+    // Gone with its Service.
+    world.kubectl(&["delete", "service", "six"])?;
+    world.wait(&format!("silence for {address}"), PATIENCE, || {
+        Ok(ndp::answerers(world, CLIENT, address)?.is_empty())
+    })
 }
 
 /// A sound ARP request (RFC 826) for `target`, 42 bytes.

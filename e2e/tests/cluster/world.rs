@@ -1,12 +1,16 @@
 //! The cluster all tests of this binary run on, one after the other.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use ferrolb_e2e::{
     Lab,
     deploy::{self, NAMESPACE, PATIENCE},
-    observe::{arp, http, service},
+    observe::{answerers, http, service, sole_answerer},
 };
 use serde_json::{Value, json};
 
@@ -135,30 +139,25 @@ impl World {
     }
 
     /// Waits until exactly one host answers for `address` and returns its name.
-    pub fn owner(&self, address: Ipv4Addr) -> Result<String> {
-        arp::sole_answerer(self, CLIENT, address, &[])
+    pub fn owner(&self, address: impl Into<IpAddr>) -> Result<String> {
+        sole_answerer(self, CLIENT, address, &[])
     }
 
     /// Waits until nobody answers for `address`.
-    pub fn silence(&self, address: Ipv4Addr) -> Result<()> {
+    pub fn silence(&self, address: impl Into<IpAddr>) -> Result<()> {
+        let address = address.into();
         self.wait(&format!("silence for {address}"), PATIENCE, || {
-            let answerers = arp::answerers(self, CLIENT, address)?;
-            ensure!(answerers.is_empty(), "answered by {answerers:?}");
+            let heard = answerers(self, CLIENT, address)?;
+            ensure!(heard.is_empty(), "answered by {heard:?}");
             Ok(true)
         })
     }
 
     /// `GET /` through `address` from the client until it works; returns the body.
-    pub fn fetch(&self, address: Ipv4Addr) -> Result<String> {
+    pub fn fetch(&self, address: impl Into<IpAddr>) -> Result<String> {
+        let address = address.into();
         self.wait_for(&format!("HTTP through {address}"), PATIENCE, || {
-            let answer = http::get(
-                self,
-                CLIENT,
-                address.into(),
-                80,
-                "/",
-                Duration::from_secs(2),
-            )?;
+            let answer = http::get(self, CLIENT, address, 80, "/", Duration::from_secs(2))?;
             ensure!(answer.status == 200, "status {}", answer.status);
             Ok(Some(answer.body))
         })

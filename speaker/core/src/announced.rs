@@ -109,7 +109,6 @@ mod tests {
         Announcement {
             pool: "p".to_owned(),
             addresses: addresses.iter().map(|last| ip(*last)).collect(),
-            unanswered: Vec::new(),
         }
     }
 

@@ -3,8 +3,6 @@
 //!
 //! * a node must be Ready, and so must a speaker on it where that can be seen: MetalLB asks its member list instead;
 //! * a Node's own address is never announced: that would take the node off the network;
-//! * IPv6 addresses are left out: nothing answers Neighbor Solicitations yet, and what nobody answers for is not to be
-//!   called announced. They still count in the order: a dual-stack Service keeps MetalLB's owner;
 //! * addresses are decided one by one, and Services that share one are decided together, so that it has one owner.
 
 use std::collections::BTreeSet;
@@ -22,10 +20,8 @@ use crate::view::View;
 pub struct Announcement {
     /// The pool its addresses are from.
     pub pool: String,
-    /// The IPv4 addresses this node answers for, in the order of the Service's status; at least one.
+    /// The addresses this node answers for, of both families, in the order of the Service's status; at least one.
     pub addresses: Vec<IpAddr>,
-    /// The Service's IPv6 addresses, for which nobody answers.
-    pub unanswered: Vec<IpAddr>,
 }
 
 /// Whether a node announces a Service.
@@ -51,13 +47,9 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
     }
     let service = view.service(name).ok_or(Reason::ServiceDeleted)?;
     let pool = allowed(view, service)?;
-    let (answerable, unanswered): (Vec<_>, Vec<_>) = service.addresses().partition(IpAddr::is_ipv4);
-    if answerable.is_empty() {
-        return Err(ipv6_not_supported(view, me, name, service, unanswered));
-    }
     let mut reason = None;
     let mut addresses = Vec::new();
-    for address in answerable {
+    for address in service.addresses() {
         match ownership(view, me, name, service, address) {
             Ok(()) => addresses.push(address),
             Err(why) => reason = reason.or(Some(why)),
@@ -68,30 +60,8 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
         _ => Ok(Announcement {
             pool: pool.to_owned(),
             addresses,
-            unanswered,
         }),
     }
-}
-
-/// The silence about a Service that has only IPv6 `addresses`, and who would break it.
-fn ipv6_not_supported(
-    view: &View,
-    me: &str,
-    name: &ObjectName,
-    service: &Service,
-    addresses: Vec<IpAddr>,
-) -> Reason {
-    let owner = match addresses
-        .first()
-        .map(|head| ownership(view, me, name, service, *head))
-    {
-        Some(Ok(())) => Some(me.to_owned()),
-        Some(Err(Reason::NotOwner { owner, .. } | Reason::NotEligible { owner, .. })) => {
-            Some(owner)
-        }
-        _ => None,
-    };
-    Reason::Ipv6NotSupported { addresses, owner }
 }
 
 /// The layer-2 pool the Service's addresses are from, if somebody may announce them at all.

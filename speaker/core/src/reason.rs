@@ -38,17 +38,6 @@ pub enum Reason {
         /// The Node that has it in `status.addresses`.
         node: String,
     },
-    /// All addresses are IPv6.
-    #[error(
-        "this release answers for IPv4 only, and {} is all the Service has; give it an IPv4 address as well (ipFamilyPolicy: PreferDualStack)",
-        list(.addresses)
-    )]
-    Ipv6NotSupported {
-        /// The addresses, in the order of the Service's status.
-        addresses: Vec<IpAddr>,
-        /// The node that would announce the first of them; none while no node could.
-        owner: Option<String>,
-    },
     /// No endpoint is ready or serving anywhere.
     #[error("the Service has no ready endpoint, so no node announces it")]
     NoEndpoints,
@@ -78,7 +67,7 @@ pub enum Reason {
 
 impl Reason {
     /// MetalLB's word for the `reason` key of a log line (`serviceWithdrawn`), which is also this reason's metric label.
-    /// `notSynced`, `nodeAddress` and `ipv6NotSupported` are ours: MetalLB does not know these cases.
+    /// `notSynced` and `nodeAddress` are ours: MetalLB does not know these cases.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::NotSynced => "notSynced",
@@ -90,7 +79,6 @@ impl Reason {
             Self::IpNotAllowed(_) => "ipNotAllowed",
             Self::ProtocolChanged(_) => "protocolChanged",
             Self::NodeAddress { .. } => "nodeAddress",
-            Self::Ipv6NotSupported { .. } => "ipv6NotSupported",
             Self::NoEndpoints
             | Self::NoCandidate(_)
             | Self::NotOwner { .. }
@@ -104,7 +92,6 @@ impl Reason {
     pub fn spokesman(&self) -> Option<&str> {
         match self {
             Self::NodeAddress { node, .. } => Some(node),
-            Self::Ipv6NotSupported { owner, .. } => owner.as_deref(),
             _ => None,
         }
     }

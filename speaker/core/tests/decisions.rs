@@ -282,13 +282,14 @@ fn a_nodes_own_address_is_never_announced() {
 }
 
 #[test]
-fn a_dual_stack_service_announces_its_ipv4_address_from_the_owner_of_the_first() {
+fn the_owner_of_the_first_address_announces_those_of_both_families() {
     let mut view = view();
     for (service, ingress) in [
-        ("four", ["10.0.0.1", "fc00::1"]),
-        ("six", ["fc00::2", "10.0.0.2"]),
+        ("four", &["10.0.0.1", "fc00::1"][..]),
+        ("six", &["fc00::2", "10.0.0.2"]),
+        ("six-alone", &["fc00::3"]),
     ] {
-        let service_facts = load_balancer(&ingress, TrafficPolicy::Cluster);
+        let service_facts = load_balancer(ingress, TrafficPolicy::Cluster);
         with_service(
             &mut view,
             service,
@@ -299,45 +300,10 @@ fn a_dual_stack_service_announces_its_ipv4_address_from_the_owner_of_the_first()
         let Verdict::Announce(announcement) = decide(&view, owner, &name(service)) else {
             panic!("{service}");
         };
-        let (four, six): (Vec<IpAddr>, Vec<IpAddr>) = ingress
-            .iter()
-            .map(|text| text.parse::<IpAddr>().unwrap())
-            .partition(IpAddr::is_ipv4);
-        assert_eq!(
-            (announcement.addresses, announcement.unanswered),
-            (four, six)
-        );
+        let all: Vec<IpAddr> = ingress.iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(announcement.addresses, all);
         assert_eq!(announcing(&view, service), [owner]);
     }
-}
-
-#[test]
-fn nobody_announces_ipv6_alone_and_every_node_knows_who_would() {
-    let mut view = view();
-    let service = load_balancer(&["fc00::1"], TrafficPolicy::Cluster);
-    with_service(&mut view, "six", service, &[endpoint("node-b", true, true)]);
-    let owner = |view: &View| {
-        let owners: BTreeSet<_> = NODES
-            .into_iter()
-            .map(|node| {
-                let reason = reason(view, node, "six");
-                assert_eq!(reason.word(), "ipv6NotSupported");
-                assert!(reason.to_string().contains("fc00::1"), "{reason}");
-                reason.spokesman().map(str::to_owned)
-            })
-            .collect();
-        assert_eq!(owners.len(), 1, "{owners:?}");
-        owners.into_iter().next().unwrap()
-    };
-    let [first, second, _] = order(NODES, "fc00::1")[..] else {
-        panic!("three nodes");
-    };
-    assert_eq!(owner(&view).as_deref(), Some(first));
-    // As any other: the next one where the first is away, nobody without endpoints.
-    view.apply_node(first.to_owned(), Node::default());
-    assert_eq!(owner(&view).as_deref(), Some(second));
-    view.delete_endpoints(&name("six-slice"));
-    assert_eq!(owner(&view), None);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `open` | a socket that has seen no frame before its filter was in place |
 //! | `inbox` | many frames received with one call (`recvmmsg`), and what the kernel says about each |
+//! | `groups` | the IPv6 groups that questions for held addresses are sent to, joined and left |
 //! | `outbox` | many frames sent with one call (`sendmmsg`) |
 //!
 //! A socket is bound to one interface by its index. If the interface goes down, receiving fails once with `ENETDOWN` and
@@ -15,6 +16,7 @@
     reason = "sockaddr_ll, recvmmsg, sendmmsg and packet socket options have no safe interface; every block says why it is sound"
 )]
 
+mod groups;
 mod inbox;
 mod open;
 mod outbox;
@@ -24,12 +26,15 @@ use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use ferrolb_speaker_wire::MacAddr;
 use ferrolb_speaker_wire::filter::Instruction;
+use libc::c_int;
 use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use groups::Groups;
 pub use inbox::{BATCH, Inbox, SLOT};
 pub use open::OpenError;
 pub use outbox::SendError;
@@ -47,6 +52,7 @@ const RETRY: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: AsyncFd<Socket>,
+    interface: NonZeroU32,
 }
 
 impl PacketSocket {
@@ -54,12 +60,26 @@ impl PacketSocket {
     /// lets through. Needs `CAP_NET_RAW`, and a tokio runtime with I/O enabled: outside of one it panics, as everything
     /// of tokio's does.
     pub fn arp(interface: NonZeroU32, filter: &[Instruction]) -> Result<Self, OpenError> {
-        let socket = open::arp(interface, filter)?;
+        Self::open(interface, libc::ETH_P_ARP, filter)
+    }
+
+    /// The same for IPv6 frames: those for the interface's own hardware address, and those for groups that somebody on
+    /// this host has joined ([`Groups`]).
+    pub fn ndp(interface: NonZeroU32, filter: &[Instruction]) -> Result<Self, OpenError> {
+        Self::open(interface, libc::ETH_P_IPV6, filter)
+    }
+
+    fn open(
+        interface: NonZeroU32,
+        ether_type: c_int,
+        filter: &[Instruction],
+    ) -> Result<Self, OpenError> {
+        let socket = open::open(interface, ether_type, filter)?;
         // SAFETY: the socket is owned by the AsyncFd, is never replaced in it, and is closed only when dropped with it,
         // so the descriptor stays open and the same for as long as it is registered.
         let fd = unsafe { AsyncFd::register_with_interest(socket, INTEREST) }
             .map_err(|error| OpenError::Register(error.into()))?;
-        Ok(Self { fd })
+        Ok(Self { fd, interface })
     }
 
     /// Waits until at least one frame is there and takes as many as are there into `inbox`, up to [`BATCH`], in place of
@@ -129,6 +149,32 @@ impl PacketSocket {
                 return result;
             }
         }
+    }
+
+    /// Has the interface let frames for this group's hardware address through while the socket is open
+    /// (`PACKET_MR_MULTICAST`, packet(7)). Counted by the kernel: joined twice it is to be left twice.
+    fn join(&self, group: MacAddr) -> io::Result<()> {
+        self.membership(libc::PACKET_ADD_MEMBERSHIP, group)
+    }
+
+    /// Takes one [`join`](Self::join) back.
+    fn leave(&self, group: MacAddr) -> io::Result<()> {
+        self.membership(libc::PACKET_DROP_MEMBERSHIP, group)
+    }
+
+    fn membership(&self, option: c_int, group: MacAddr) -> io::Result<()> {
+        let invalid = |_| io::ErrorKind::InvalidInput;
+        let mut address = [0; 8];
+        for (byte, value) in address.iter_mut().zip(group.octets()) {
+            *byte = value;
+        }
+        let request = libc::packet_mreq {
+            mr_ifindex: c_int::try_from(self.interface.get()).map_err(invalid)?,
+            mr_type: u16::try_from(libc::PACKET_MR_MULTICAST).map_err(invalid)?,
+            mr_alen: 6,
+            mr_address: address,
+        };
+        open::set_option(&self.fd, option, &request)
     }
 
     /// Frames the kernel dropped since the last call because we did not fetch them in time (`PACKET_STATISTICS`).

@@ -7,6 +7,7 @@
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
+use std::ptr;
 
 use ferrolb_speaker_wire::filter::Instruction;
 use libc::{c_int, socklen_t};
@@ -50,8 +51,12 @@ pub enum OpenError {
     Register(#[source] io::Error),
 }
 
-/// A socket for ARP frames of one interface, not yet known to tokio.
-pub(crate) fn arp(interface: NonZeroU32, filter: &[Instruction]) -> Result<Socket, OpenError> {
+/// A socket for the frames of one Ethernet type (`ETH_P_*`) on one interface, not yet known to tokio.
+pub(crate) fn open(
+    interface: NonZeroU32,
+    ether_type: c_int,
+    filter: &[Instruction],
+) -> Result<Socket, OpenError> {
     // socket2 adds SOCK_CLOEXEC itself.
     let socket =
         Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None).map_err(OpenError::Socket)?;
@@ -60,7 +65,9 @@ pub(crate) fn arp(interface: NonZeroU32, filter: &[Instruction]) -> Result<Socke
         .map(|step| SockFilter::new(step.code, step.jt, step.jf, step.k))
         .collect();
     socket.attach_filter(&program).map_err(OpenError::Filter)?;
-    report_vlan_tags(&socket).map_err(|cause| OpenError::Option {
+    // Has the kernel tell with each frame whether it carried a VLAN tag.
+    let on: c_int = 1;
+    set_option(&socket, libc::PACKET_AUXDATA, &on).map_err(|cause| OpenError::Option {
         option: "PACKET_AUXDATA",
         cause,
     })?;
@@ -70,23 +77,22 @@ pub(crate) fn arp(interface: NonZeroU32, filter: &[Instruction]) -> Result<Socke
             option: "SO_RCVBUF",
             cause,
         })?;
-    arp_on(interface)
+    frames_on(interface, ether_type)
         .and_then(|address| socket.bind(&address))
         .map_err(|cause| OpenError::Bind { interface, cause })?;
     Ok(socket)
 }
 
-/// Has the kernel tell with each frame whether it carried a VLAN tag.
-fn report_vlan_tags(socket: &Socket) -> io::Result<()> {
-    let on: c_int = 1;
-    // SAFETY: the option's value is a live integer of the stated length.
+/// Sets an option of the packet socket level to a value of the C type it takes.
+pub(crate) fn set_option<T>(socket: &impl AsRawFd, option: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the option's value is alive and of the stated length; the kernel only reads it.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_PACKET,
-            libc::PACKET_AUXDATA,
-            (&raw const on).cast(),
-            length_of::<c_int>(),
+            option,
+            ptr::from_ref(value).cast(),
+            length_of::<T>(),
         )
     };
     if result == 0 {
@@ -96,12 +102,12 @@ fn report_vlan_tags(socket: &Socket) -> io::Result<()> {
     }
 }
 
-/// The address that means "ARP frames on this interface".
-fn arp_on(interface: NonZeroU32) -> io::Result<SockAddr> {
+/// The address that means "frames of this type on this interface".
+fn frames_on(interface: NonZeroU32, ether_type: c_int) -> io::Result<SockAddr> {
     let index = c_int::try_from(interface.get()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let address = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).map_err(|_| io::ErrorKind::InvalidInput)?,
-        sll_protocol: u16::try_from(libc::ETH_P_ARP)
+        sll_protocol: u16::try_from(ether_type)
             .map_err(|_| io::ErrorKind::InvalidInput)?
             .to_be(),
         sll_ifindex: index,

@@ -6,13 +6,15 @@
     reason = "a test fails by panicking"
 )]
 
+use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ferrolb_speaker_socket::{BATCH, Inbox, PacketSocket};
-use ferrolb_speaker_wire::filter::INCOMING_ARP;
-use ferrolb_speaker_wire::{ArpFrame, Delivery, MacAddr, request};
+use ferrolb_speaker_socket::{BATCH, Groups, Inbox, PacketSocket};
+use ferrolb_speaker_wire::filter::{INCOMING_ARP, INCOMING_SOLICITATIONS};
+use ferrolb_speaker_wire::{ArpFrame, Delivery, MacAddr, request, solicit};
 use nix::sched::{CloneFlags, unshare};
 use tokio::time::timeout;
 
@@ -65,6 +67,15 @@ fn said(program: &str, arguments: &str) -> String {
 fn open(name: &str) -> PacketSocket {
     let index = nix::net::if_::if_nametoindex(name).unwrap();
     PacketSocket::arp(NonZeroU32::new(index).unwrap(), &INCOMING_ARP).unwrap()
+}
+
+fn open_ndp(name: &str) -> PacketSocket {
+    let index = nix::net::if_::if_nametoindex(name).unwrap();
+    PacketSocket::ndp(NonZeroU32::new(index).unwrap(), &INCOMING_SOLICITATIONS).unwrap()
+}
+
+fn address(last: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(0xfd99_u128 << 112 | u128::from(last))
 }
 
 fn question(last: u8) -> ArpFrame {
@@ -261,5 +272,96 @@ fn an_interface_that_does_not_exist_is_named() {
     in_lab(|| async {
         let error = PacketSocket::arp(NonZeroU32::new(4711).unwrap(), &INCOMING_ARP).unwrap_err();
         assert!(error.to_string().contains("interface 4711"), "{error}");
+    });
+}
+
+/// Input: two addresses that share a group, taken and released one after the other.
+/// Output: the interface and the kernel's own membership follow the last that needs the group, or the owner's end.
+#[test]
+fn a_group_is_joined_while_an_address_needs_it() {
+    in_lab(|| async {
+        let socket = Arc::new(open_ndp("far"));
+        let mut groups = Groups::new(socket.clone());
+        let (held, alike) = (address(1), address(1 << 24 | 1));
+        // Both the packet socket and the kernel's IPv6 have joined: two users of one hardware address.
+        let joined = || {
+            let shown = ip("maddr show dev far");
+            let frames = shown.contains("link  33:33:ff:00:00:01 users 2");
+            assert_eq!(frames, shown.contains("33:33:ff:00:00:01"), "{shown}");
+            assert_eq!(frames, shown.contains("ff02::1:ff00:1"), "{shown}");
+            frames
+        };
+        groups.take(held).unwrap();
+        groups.take(alike).unwrap();
+        assert!(joined());
+        groups.release(held);
+        assert!(joined());
+        groups.release(alike);
+        assert!(!joined());
+        groups.take(held).unwrap();
+        assert!(joined());
+        drop((groups, socket));
+        assert!(!joined());
+    });
+}
+
+#[test]
+fn solicitations_arrive_and_other_ipv6_does_not() {
+    in_lab(|| async {
+        let (a, b) = (open_ndp("near"), open_ndp("far"));
+        let asked = solicit(address(1), address(9), A);
+        let mut advertised = asked;
+        advertised[54] = 136;
+        a.send(&[advertised, asked]).await.unwrap();
+        let (mut inbox, mut seen) = (Inbox::new(), Vec::new());
+        while seen.last() != Some(&asked.to_vec()) {
+            b.receive(&mut inbox).await.unwrap();
+            // The kernel's own questions, whether its link-local address is free, come from nobody.
+            let frames = inbox.frames().map(|frame| frame.bytes.to_vec());
+            seen.extend(frames.filter(|frame| frame[22..38] != [0; 16]));
+        }
+        assert_eq!(seen, [asked.to_vec()]);
+    });
+}
+
+/// Input: more groups than the kernel lets one socket remember.
+/// Output: all are joined, and all are left.
+#[test]
+fn many_groups_are_joined_with_several_sockets() {
+    in_lab(|| async {
+        let mut groups = Groups::new(Arc::new(open_ndp("far")));
+        let joined = || ip("-6 maddr show dev far").matches("ff02::1:ff").count();
+        let before = joined();
+        // 128 KiB, the largest default there is, hold less than 3000.
+        let many = 0x10_0000..0x10_0000 + 4000;
+        for last in many.clone() {
+            groups.take(address(last)).unwrap();
+        }
+        assert_eq!(joined(), before + 4000);
+        groups.join_missing().unwrap();
+        for last in many {
+            groups.release(address(last));
+        }
+        assert_eq!(joined(), before);
+    });
+}
+
+/// Input: an interface whose frames are too short for IPv6, so that the kernel can report nothing, and later are not.
+/// Output: frames are let through at once, and the report follows when it is tried again.
+#[test]
+fn what_could_not_be_joined_is_joined_later() {
+    in_lab(|| async {
+        ip("link set far mtu 1000");
+        let mut groups = Groups::new(Arc::new(open_ndp("far")));
+        groups.take(address(1)).unwrap_err();
+        groups.join_missing().unwrap_err();
+        let shown = ip("maddr show dev far");
+        assert!(
+            shown.contains("33:33:ff:00:00:01") && !shown.contains("ff02::1:ff00:1"),
+            "{shown}"
+        );
+        ip("link set far mtu 1500");
+        groups.join_missing().unwrap();
+        assert!(ip("maddr show dev far").contains("ff02::1:ff00:1"));
     });
 }

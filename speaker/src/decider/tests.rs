@@ -316,64 +316,27 @@ async fn what_cannot_be_listed_at_first_is_waited_for() {
 }
 
 #[tokio::test]
-async fn ipv6_is_not_reported_as_announced() {
+async fn both_families_are_announced() {
     let mut bench = Bench::listed();
     let document = "address-pools:\n- name: p\n  protocol: layer2\n  addresses: ['10.0.0.0/24', 'fc00::/64']\n";
     bench.tell(Input::Config(Source::Read(read(document).unwrap())));
     bench.serve_all("dual", &["fc00::1", "10.0.0.1"]);
-    assert_eq!(bench.held(), ["10.0.0.1"]);
-    assert_eq!(bench.announced("default/dual", "10.0.0.1"), 1);
-    assert_eq!(bench.announced("default/dual", "fc00::1"), 0);
-    assert_eq!(bench.silent("ipv6NotSupported"), 0);
-    // Its endpoints come after it: before, nobody would announce it and nobody says so.
     bench.serve("six", "fc00::2");
-    assert_eq!(bench.held(), ["10.0.0.1"]);
-    assert_eq!(bench.silent("ipv6NotSupported"), 1);
-    // Away and back: the event was posted.
-    for ready in [false, true] {
-        let node = Node {
-            ready,
-            ..live_node("192.168.1.1")
-        };
-        bench.tell(Input::Node(Change::Applied(
-            ObjectName::new("", "me"),
-            node,
-        )));
-        assert_eq!(bench.silent("ipv6NotSupported"), 1);
+    assert_eq!(bench.held(), ["10.0.0.1", "fc00::1", "fc00::2"]);
+    for (service, address) in [
+        ("default/dual", "10.0.0.1"),
+        ("default/dual", "fc00::1"),
+        ("default/six", "fc00::2"),
+    ] {
+        assert_eq!(bench.announced(service, address), 1);
     }
     bench.tell(Input::Service(Change::Deleted(ObjectName::new(
         "default", "six",
     ))));
-    assert_eq!(bench.silent("ipv6NotSupported"), 0);
-    let warnings: Vec<_> = bench
-        .events()
-        .await
-        .into_iter()
-        .filter(|[kind, ..]| kind == "Warning")
-        .collect();
-    assert_eq!(warnings, [["Warning", "announceFailed", "six"]]);
-}
-
-#[tokio::test]
-async fn another_nodes_ipv6_service_is_counted_but_not_told() {
-    let mut bench = Bench::listed();
-    bench.configure("fc00::/64");
-    let node = Node {
-        ready: false,
-        ..live_node("192.168.1.1")
-    };
-    bench.tell(Input::Node(Change::Applied(
-        ObjectName::new("", "me"),
-        node,
-    )));
-    bench.tell(Input::Node(Change::Applied(
-        ObjectName::new("", "other"),
-        live_node("192.168.1.2"),
-    )));
-    bench.tell(Input::Speakers(None));
-    bench.serve("six", "fc00::2");
-    assert_eq!(bench.silent("ipv6NotSupported"), 1);
-    assert_eq!(bench.events().await, Vec::<[String; 3]>::new());
+    assert_eq!(bench.held(), ["10.0.0.1", "fc00::1"]);
+    let events = bench.events().await;
+    let assigned = |name: &str| ["Normal", "nodeAssigned", name].map(str::to_owned);
+    assert_eq!(events, [assigned("dual"), assigned("six")]);
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
-//! One interface's gratuitous frames that are due together.
+//! One interface's gratuitous frames of one protocol that are due together.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_speaker_socket::PacketSocket;
-use ferrolb_speaker_wire::gratuitous;
 use tokio_util::sync::CancellationToken;
 
+use super::protocol::unasked;
 use crate::interfaces::Interface;
 use crate::metrics::WireMetrics;
 use crate::table::{Held, Table};
@@ -16,23 +16,23 @@ use crate::table::{Held, Table};
 /// them, and what was released meanwhile may still be among them.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Sends the gratuitous pair of each of `addresses` that is still held, until `stop` is cancelled: after that, or after
+/// Sends a gratuitous round for each of `addresses` that is still held, until `stop` is cancelled: after that, or after
 /// its release, an address may be another node's, and making it known here would take it away.
 pub(super) async fn announce(
     socket: Arc<PacketSocket>,
     interface: Interface,
-    mut addresses: Vec<(Ipv4Addr, Arc<Held>)>,
+    mut addresses: Vec<(IpAddr, Arc<Held>)>,
     table: Table,
     metrics: WireMetrics,
     stop: CancellationToken,
 ) {
     {
         let held = table.load();
-        addresses.retain(|(address, _)| held.contains_key(&(*address).into()));
+        addresses.retain(|(address, _)| held.contains_key(address));
     }
     let (mut frames, mut holdings) = (Vec::new(), Vec::new());
     for (address, holding) in &addresses {
-        for frame in gratuitous(*address, interface.mac) {
+        for frame in unasked(*address, interface.mac) {
             frames.push(frame);
             holdings.push(holding);
         }
@@ -72,7 +72,7 @@ mod tests {
         let socket = PacketSocket::arp(lab.near.index, &filter::INCOMING_ARP).unwrap();
         let addresses = [VIP, OTHER].map(|address| {
             let holding = metrics.held(&address.to_string());
-            (address, Arc::new(holding))
+            (address.into(), Arc::new(holding))
         });
         announce(
             socket.into(),

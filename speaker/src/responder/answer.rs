@@ -1,12 +1,12 @@
-//! One interface's answering loop: receive a batch, decode, look up, reply.
+//! One interface's answering loop for one protocol: receive a batch, decode, look up, reply.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_speaker_socket::{BATCH, Inbox, PacketSocket};
-use ferrolb_speaker_wire::{Operation, decode, reply};
 
+use super::protocol::Protocol;
 use crate::interfaces::Interface;
 use crate::metrics::WireMetrics;
 use crate::table::Table;
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Answers on one interface until its socket fails, and tells why. Such a socket may be deaf for good, so it is not asked
 /// again: the supervisor opens another.
 pub(super) async fn answer(
+    protocol: Protocol,
     socket: Arc<PacketSocket>,
     interface: Interface,
     table: Table,
@@ -33,19 +34,16 @@ pub(super) async fn answer(
         {
             let held = table.load();
             for frame in inbox.frames() {
-                let packet = match decode(&frame, interface.mac) {
-                    Ok(packet) => packet,
-                    Err(reason) => {
-                        metrics.count_drop(reason);
-                        continue;
+                match protocol.question(&frame, interface.mac) {
+                    Ok(Some((address, answer))) => {
+                        if let Some(holder) = held.get(&address) {
+                            holder.requests.inc();
+                            replies.push(answer);
+                            asked.push(holder.responses.clone());
+                        }
                     }
-                };
-                if packet.operation == Operation::Request
-                    && let Some(holder) = held.get(&packet.target_ip.into())
-                {
-                    holder.requests.inc();
-                    replies.push(reply(&packet, interface.mac));
-                    asked.push(holder.responses.clone());
+                    Ok(None) => {}
+                    Err(reason) => metrics.count_drop(reason),
                 }
             }
         }
@@ -57,7 +55,7 @@ pub(super) async fn answer(
             });
             if let Err(error) = sent.await {
                 metrics.send_errors.inc();
-                tracing::warn!(op = "arpReply", interface = interface.name, error = %error, "cannot send answers");
+                tracing::warn!(op = protocol.reply_op(), interface = interface.name, error = %error, "cannot send answers");
             }
             replies.clear();
             asked.clear();
@@ -75,7 +73,7 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::super::tests::{VIP, deliver, in_lab, question, table_of};
-    use super::answer;
+    use super::{Protocol, answer};
 
     /// Input: many batches of questions that wait when the task starts.
     /// Output: all are answered, and others get their turn in between.
@@ -87,7 +85,8 @@ mod tests {
             let flood = vec![question(VIP); 8 * BATCH];
             let total = flood.len() as u64;
             lab.client.run(move || deliver(&flood)).await;
-            let task = answer(socket.into(), lab.near, table, metrics.wire.clone());
+            let socket = socket.into();
+            let task = answer(Protocol::Arp, socket, lab.near, table, metrics.wire.clone());
             let _answering = tokio::spawn(task);
             let requests = metrics.held(&VIP.to_string()).requests;
             let mut turns = 0;

@@ -1,15 +1,14 @@
 //! Opens sockets as interfaces come, closes them as they go, starts what is due unasked, and replaces what ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferrolb_speaker_core::Burst;
-use ferrolb_speaker_socket::PacketSocket;
-use ferrolb_speaker_wire::filter;
+use ferrolb_speaker_socket::{Groups, PacketSocket};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce::announce;
 use super::answer::answer;
+use super::protocol::Protocol;
 use crate::interfaces::{Interface, Interfaces};
 use crate::metrics::WireMetrics;
 use crate::table::{Change, Held, Table};
@@ -24,20 +24,22 @@ use crate::table::{Change, Held, Table};
 /// How often sockets that failed or could not be opened are opened anew and the kernel's drop counters are read.
 const UPKEEP: Duration = Duration::from_secs(1);
 
-/// Gratuitous frames for one address.
-const PAIR: u32 = 2;
-
-/// Addresses made known together: 64 frames, one call.
+/// Addresses made known together: up to 64 frames, one call.
 const ROUND: usize = 32;
 
-/// An interface with its socket and the tasks that use it, which end with it.
+/// What is open: an interface, and the protocol spoken there.
+type Key = (NonZeroU32, Protocol);
+
+/// An interface with its socket for one protocol and the tasks that use it, which end with it.
 struct Link {
     interface: Interface,
     socket: Arc<PacketSocket>,
     answering: AbortHandle,
     /// When which address is made known. A pace protects the switch behind one interface, so each has its own: a node
     /// with a hundred of them should not keep its uplink waiting.
-    burst: Burst<Ipv4Addr>,
+    burst: Burst<IpAddr>,
+    /// The groups of the held addresses; NDP only, ARP asks everybody.
+    groups: Option<Groups>,
     /// The frames on their way, if there are any; the next wait for them.
     announcing: Option<AbortHandle>,
 }
@@ -47,6 +49,24 @@ impl Link {
         self.announcing
             .as_ref()
             .is_some_and(|task| !task.is_finished())
+    }
+}
+
+impl Link {
+    /// Joins the group of an address that is held from now on.
+    fn join_group(&mut self, address: IpAddr) {
+        if let (Some(groups), IpAddr::V6(address)) = (&mut self.groups, address)
+            && let Err(error) = groups.take(address)
+        {
+            tracing::warn!(op = "watchMulticastGroup", interface = self.interface.name, ip = %address, error = %error,
+                "neighbours may not find an IPv6 address here, trying again");
+        }
+    }
+
+    fn leave_group(&mut self, address: IpAddr) {
+        if let (Some(groups), IpAddr::V6(address)) = (&mut self.groups, address) {
+            groups.release(address);
+        }
     }
 }
 
@@ -66,13 +86,13 @@ pub(super) struct Supervisor {
     /// What should be open.
     wanted: Interfaces,
     /// What is.
-    links: BTreeMap<NonZeroU32, Link>,
+    links: BTreeMap<Key, Link>,
     /// The tasks that answer, one for each link. They end when their socket fails.
     answering: JoinSet<io::Error>,
     /// The tasks that send gratuitous frames, at most one for each link.
     announcing: JoinSet<()>,
     /// The held addresses, kept in step with the table by its changes.
-    known: HashMap<Ipv4Addr, Arc<Held>>,
+    known: HashMap<IpAddr, Arc<Held>>,
 }
 
 impl Supervisor {
@@ -121,86 +141,111 @@ impl Supervisor {
     fn match_interfaces(&mut self) {
         let wanted = &self.wanted;
         let mut back = Vec::new();
-        self.links.retain(|index, link| {
+        self.links.retain(|(index, protocol), link| {
             let stays = wanted.get(index).filter(|wanted| {
-                wanted.name == link.interface.name && wanted.mac == link.interface.mac
+                protocol.fits(wanted)
+                    && wanted.name == link.interface.name
+                    && wanted.mac == link.interface.mac
             });
             let Some(now) = stays else {
+                let [_, ended] = protocol.events();
                 tracing::info!(
-                    event = "deleteARPResponder",
+                    event = ended,
                     interface = link.interface.name,
                     "stopped answering on an interface"
                 );
                 return false;
             };
             if now.running && !link.interface.running {
-                back.push(*index);
+                back.push((*index, *protocol));
             }
             link.interface.running = now.running;
             true
         });
-        for index in back {
-            self.make_all_known(index);
+        for key in back {
+            self.make_all_known(key);
         }
-        let missing = self
-            .wanted
-            .values()
-            .filter(|interface| !self.links.contains_key(&interface.index));
-        for interface in missing.cloned().collect::<Vec<_>>() {
-            self.open(interface);
+        for (protocol, interface) in self.missing() {
+            self.open(protocol, interface);
         }
         self.count_links();
     }
 
+    /// What should be open and is not.
+    fn missing(&self) -> Vec<(Protocol, Interface)> {
+        let wanted = self.wanted.values();
+        let spoken = wanted.flat_map(|interface| Protocol::ALL.map(|spoken| (spoken, interface)));
+        spoken
+            .filter(|(protocol, interface)| {
+                protocol.fits(interface) && !self.links.contains_key(&(interface.index, *protocol))
+            })
+            .map(|(protocol, interface)| (protocol, interface.clone()))
+            .collect()
+    }
+
     fn count_links(&self) {
-        let open = i64::try_from(self.links.len()).unwrap_or(i64::MAX);
+        let open: BTreeSet<_> = self.links.keys().map(|(index, _)| index).collect();
+        let open = i64::try_from(open.len()).unwrap_or(i64::MAX);
         self.metrics.interfaces.set(open);
     }
 
-    fn open(&mut self, interface: Interface) {
-        let socket = match PacketSocket::arp(interface.index, &filter::INCOMING_ARP) {
+    fn open(&mut self, protocol: Protocol, interface: Interface) {
+        let [created, _] = protocol.events();
+        let socket = match protocol.open(interface.index) {
             Ok(socket) => Arc::new(socket),
             Err(error) => {
                 self.metrics.open_errors.inc();
-                tracing::error!(op = "createARPResponder", interface = interface.name, error = %error,
+                tracing::error!(op = created, interface = interface.name, error = %error,
                     "cannot answer on an interface, trying again");
                 return;
             }
         };
         let work = answer(
+            protocol,
             socket.clone(),
             interface.clone(),
             self.table.clone(),
             self.metrics.clone(),
         );
         let answering = self.answering.spawn(work);
-        tracing::info!(event = "createARPResponder", interface = interface.name, mac = %interface.mac,
+        tracing::info!(event = created, interface = interface.name, mac = %interface.mac,
             "answering on an interface");
-        let index = interface.index;
+        let key = (interface.index, protocol);
         let running = interface.running;
-        self.links.insert(
-            index,
-            Link {
-                interface,
-                socket,
-                answering,
-                burst: Burst::new(PAIR),
-                announcing: None,
-            },
-        );
+        let groups = match protocol {
+            Protocol::Arp => None,
+            Protocol::Ndp => Some(Groups::new(socket.clone())),
+        };
+        let mut link = Link {
+            interface,
+            socket,
+            answering,
+            burst: Burst::new(protocol.frames_a_round()),
+            groups,
+            announcing: None,
+        };
+        for address in self.known.keys() {
+            link.join_group(*address);
+        }
+        self.links.insert(key, link);
         if running {
-            self.make_all_known(index);
+            self.make_all_known(key);
         }
     }
 
     /// Starts the rounds of every held address on an interface whose neighbours have not heard of them, or may have
     /// forgotten: one that is new, or whose carrier came back.
-    fn make_all_known(&mut self, index: NonZeroU32) {
-        let Some(link) = self.links.get_mut(&index) else {
+    fn make_all_known(&mut self, key: Key) {
+        let Some(link) = self.links.get_mut(&key) else {
             return;
         };
         let now = Instant::now();
-        for address in self.known.keys() {
+        let (_, protocol) = key;
+        let spoken_for = self
+            .known
+            .keys()
+            .filter(|held| Protocol::of(**held) == protocol);
+        for address in spoken_for {
             link.burst.withdraw(address);
             link.burst.take(*address, now);
         }
@@ -211,22 +256,33 @@ impl Supervisor {
     fn match_table(&mut self) {
         let now = Instant::now();
         for change in self.table.take_changes() {
-            // Only IPv4 addresses are made known over ARP.
+            let (Change::Taken(address, _) | Change::Released(address)) = change;
+            let links = self.links.iter_mut();
+            let links = links
+                .filter(|((_, protocol), _)| *protocol == Protocol::of(address))
+                .map(|(_, link)| link);
             match change {
-                Change::Taken(IpAddr::V4(address), holding) => {
-                    self.known.insert(address, holding);
-                    let links = self.links.values_mut();
-                    for link in links.filter(|link| link.interface.running) {
-                        link.burst.take(address, now);
+                Change::Taken(_, holding) => {
+                    // What is known already has joined its groups.
+                    let new = self.known.insert(address, holding).is_none();
+                    for link in links {
+                        if new {
+                            link.join_group(address);
+                        }
+                        if link.interface.running {
+                            link.burst.take(address, now);
+                        }
                     }
                 }
-                Change::Released(IpAddr::V4(address)) => {
-                    self.known.remove(&address);
-                    for link in self.links.values_mut() {
+                Change::Released(_) => {
+                    let held = self.known.remove(&address).is_some();
+                    for link in links {
+                        if held {
+                            link.leave_group(address);
+                        }
                         link.burst.withdraw(&address);
                     }
                 }
-                Change::Taken(IpAddr::V6(_), _) | Change::Released(IpAddr::V6(_)) => {}
             }
         }
     }
@@ -271,9 +327,9 @@ impl Supervisor {
         let links = self.links.iter();
         let fallen = links
             .filter(|(_, link)| link.answering.id() == id)
-            .map(|(index, _)| *index)
+            .map(|(key, _)| *key)
             .next();
-        let Some(link) = fallen.and_then(|index| self.links.remove(&index)) else {
+        let Some(link) = fallen.and_then(|key| self.links.remove(&key)) else {
             return;
         };
         self.count_links();
@@ -291,10 +347,13 @@ impl Supervisor {
     }
 
     fn upkeep(&mut self) {
-        if self.links.len() != self.wanted.len() {
+        if !self.missing().is_empty() {
             self.match_interfaces();
         }
-        for link in self.links.values() {
+        for link in self.links.values_mut() {
+            if let Some(Err(error)) = link.groups.as_mut().map(Groups::join_missing) {
+                tracing::debug!(op = "watchMulticastGroup", interface = link.interface.name, error = %error, "still not joined");
+            }
             if let Ok(drops) = link.socket.take_kernel_drops() {
                 self.metrics.kernel_drops.inc_by(drops.into());
             }
@@ -319,7 +378,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::super::tests::{VIP, arping, in_lab, index, ip, said, table_of};
-    use super::{Burst, Link, PAIR, PacketSocket, ROUND, Supervisor, filter};
+    use super::{Burst, Link, Protocol, ROUND, Supervisor};
     use crate::interfaces::{Interface, Interfaces};
     use crate::metrics::Metrics;
 
@@ -341,7 +400,8 @@ mod tests {
     fn a_task_that_panics_is_replaced() {
         in_lab(|lab| async move {
             let (mut supervisor, metrics) = supervisor(&[VIP], [lab.near.clone()]);
-            let socket = PacketSocket::arp(lab.near.index, &filter::INCOMING_ARP).unwrap();
+            let key = (lab.near.index, Protocol::Arp);
+            let socket = Protocol::Arp.open(lab.near.index).unwrap();
             let answering = supervisor
                 .answering
                 .spawn(async { panic!("a frame nobody can bear") });
@@ -349,10 +409,11 @@ mod tests {
                 interface: lab.near.clone(),
                 socket: socket.into(),
                 answering,
-                burst: Burst::new(PAIR),
+                burst: Burst::new(2),
+                groups: None,
                 announcing: None,
             };
-            supervisor.links.insert(lab.near.index, link);
+            supervisor.links.insert(key, link);
 
             let ended = supervisor.answering.join_next_with_id().await.unwrap();
             supervisor.answering_ended(ended);
@@ -360,7 +421,7 @@ mod tests {
             assert_eq!(metrics.wire.restarts.get(), 1);
 
             supervisor.upkeep();
-            assert!(supervisor.links.contains_key(&lab.near.index));
+            assert!(supervisor.links.contains_key(&key));
             let said = lab.client.run(|| arping(VIP, 5)).await;
             assert!(said.contains("from 02:00:00:00:00:0a"), "{said}");
         });
@@ -406,7 +467,7 @@ mod tests {
             supervisor.match_interfaces();
             supervisor.match_table();
             let now = Instant::now();
-            let mut lone = Burst::new(PAIR);
+            let mut lone = Burst::new(2);
             for address in &addresses {
                 lone.take(*address, now);
             }
@@ -418,7 +479,7 @@ mod tests {
                 .iter()
                 .map(|address| metrics.held(&address.to_string()).gratuitous.get());
             assert_eq!(sent.sum::<u64>(), 2 * expected as u64);
-            assert!(!supervisor.links[&more.index].is_announcing());
+            assert!(!supervisor.links[&(more.index, Protocol::Arp)].is_announcing());
             assert!(supervisor.links.len() == 2 && supervisor.next_deadline(now).is_some());
             supervisor.announcing.join_next().await.unwrap().unwrap();
             assert_eq!(metrics.wire.send_errors.get(), 1);

@@ -25,7 +25,7 @@ pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 240);
 pub(super) const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 241);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(super) const NEAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xa);
-const FAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xb);
+pub(super) const FAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xb);
 /// Only to catch a hang.
 const SOON: Duration = Duration::from_mins(1);
 
@@ -100,6 +100,8 @@ pub(super) fn in_lab<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send 
             name: "near".to_owned(),
             mac: NEAR,
             running: true,
+            arp: true,
+            ndp: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -167,16 +169,16 @@ pub(super) fn index(name: &str) -> NonZeroU32 {
 }
 
 /// A table that holds these addresses, and what is counted about them.
-pub(super) fn table_of(addresses: &[Ipv4Addr]) -> (Table, Metrics) {
+pub(super) fn table_of<A: Copy + Into<IpAddr>>(addresses: &[A]) -> (Table, Metrics) {
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
     let table = Table::default();
     hold(&table, &metrics, addresses);
     (table, metrics)
 }
 
-fn hold(table: &Table, metrics: &Metrics, addresses: &[Ipv4Addr]) {
+pub(super) fn hold<A: Copy + Into<IpAddr>>(table: &Table, metrics: &Metrics, addresses: &[A]) {
     let mut next = Announcements::clone(&table.load());
-    let wanted: Vec<IpAddr> = addresses.iter().copied().map(IpAddr::from).collect();
+    let wanted: Vec<IpAddr> = addresses.iter().copied().map(Into::into).collect();
     let gone: Vec<IpAddr> = next
         .keys()
         .filter(|held| !wanted.contains(held))
@@ -198,16 +200,16 @@ fn hold(table: &Table, metrics: &Metrics, addresses: &[Ipv4Addr]) {
 }
 
 /// A responder on the lab's interfaces as netlink tells them.
-struct Running {
+pub(super) struct Running {
     responder: Responder,
     stop: CancellationToken,
-    table: Table,
-    metrics: Metrics,
+    pub(super) table: Table,
+    pub(super) metrics: Metrics,
     interfaces: watch::Receiver<Interfaces>,
 }
 
 impl Running {
-    async fn start(addresses: &[Ipv4Addr]) -> Self {
+    pub(super) async fn start<A: Copy + Into<IpAddr>>(addresses: &[A]) -> Self {
         let (table, metrics) = table_of(addresses);
         let (found, mut interfaces) = watch::channel(Interfaces::new());
         tokio::spawn(interfaces::follow(Exclusions::usual().unwrap(), found));
@@ -237,7 +239,7 @@ impl Running {
     }
 
     /// Waits until the counters are so.
-    async fn until(&self, so: impl Fn(&Metrics) -> bool) {
+    pub(super) async fn until(&self, so: impl Fn(&Metrics) -> bool) {
         while !so(&self.metrics) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -400,7 +402,7 @@ fn malformed_frames_are_counted_by_reason_and_answered_by_nobody() {
 #[test]
 fn a_newly_taken_address_is_made_known_at_once_and_a_released_one_is_silent() {
     in_lab(|lab| async move {
-        let running = Running::start(&[]).await;
+        let running = Running::start::<Ipv4Addr>(&[]).await;
         let (ready, listening) = oneshot::channel();
         let heard = lab.client.run(|| listen(4, ready));
         listening.await.unwrap();

@@ -66,7 +66,7 @@ pub struct ArpPacket {
 /// Bytes after the packet are padding and are not looked at. The protocol addresses are not judged: MetalLB does not
 /// either, and a probe's sender address is zero by design.
 pub fn decode(frame: &Frame<'_>, us: MacAddr) -> Result<ArpPacket, DropReason> {
-    let header = frame.header(us)?;
+    let header = frame.header(us, |to| to.is_broadcast())?;
     if header.ether_type != EtherTypes::Arp.0 {
         return Err(DropReason::NotArp);
     }

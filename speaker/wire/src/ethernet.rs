@@ -55,13 +55,20 @@ pub struct Frame<'a> {
 /// A frame's header, checked: untagged, not ours, for this interface, from a single sender.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header<'a> {
+    pub(crate) destination: MacAddr,
+    pub(crate) source: MacAddr,
     pub(crate) ether_type: u16,
     pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    /// Checks the Ethernet header against `us`, the receiving interface's hardware address.
-    pub(crate) fn header(&self, us: MacAddr) -> Result<Header<'a>, DropReason> {
+    /// Checks the Ethernet header against `us`, the receiving interface's hardware address. `to_many` tells which
+    /// destinations besides `us` the protocol speaks to.
+    pub(crate) fn header(
+        &self,
+        us: MacAddr,
+        to_many: impl Fn(MacAddr) -> bool,
+    ) -> Result<Header<'a>, DropReason> {
         if self.delivery == Delivery::Outgoing {
             return Err(DropReason::Outgoing);
         }
@@ -70,7 +77,7 @@ impl<'a> Frame<'a> {
         let source = mac(take(&mut rest)?);
         let ether_type = u16::from_be_bytes(take(&mut rest)?);
 
-        let for_us = destination.is_broadcast() || destination == us;
+        let for_us = destination == us || to_many(destination);
         let lost_its_tag = for_us && self.delivery == Delivery::OtherHost;
         let reported = self.vlan.is_some_and(|tag| tag & VLAN_ID != 0);
         if reported || lost_its_tag || VLAN_TYPES.contains(&ether_type) {
@@ -81,6 +88,8 @@ impl<'a> Frame<'a> {
         }
         single_sender(source, us)?;
         Ok(Header {
+            destination,
+            source,
             ether_type,
             payload: rest,
         })
@@ -132,7 +141,9 @@ mod tests {
             delivery,
             vlan,
         };
-        frame.header(US).map(|header| header.ether_type)
+        frame
+            .header(US, |to| to.is_broadcast())
+            .map(|header| header.ether_type)
     }
 
     #[test]

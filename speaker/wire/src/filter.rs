@@ -17,7 +17,7 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// `BPF_LD | BPF_B | BPF_ABS`: load the byte at `k`.
+/// `BPF_LD | BPF_B | BPF_ABS`: load the byte at `k`. Past the end of the frame: drop it.
 const LOAD_BYTE: u16 = 0x30;
 /// `BPF_LD | BPF_H | BPF_ABS`: load the big-endian half-word at `k`. Past the end of the frame: drop it.
 const LOAD_HALF: u16 = 0x28;
@@ -34,6 +34,16 @@ const OUTGOING: u32 = 4;
 const ETHER_TYPE: u32 = 12;
 /// `ETH_P_ARP`.
 const ARP: u32 = 0x0806;
+/// `ETH_P_IPV6`.
+const IPV6: u32 = 0x86dd;
+/// Where an IPv6 header behind an Ethernet header names what follows it.
+const NEXT_HEADER: u32 = 14 + 6;
+/// `IPPROTO_ICMPV6`.
+const ICMPV6: u32 = 58;
+/// Where an ICMPv6 message right behind that header names its type.
+const ICMPV6_TYPE: u32 = 14 + 40;
+/// `ND_NEIGHBOR_SOLICIT`.
+const NEIGHBOUR_SOLICITATION: u32 = 135;
 /// Longer than any frame: let all of it through.
 const WHOLE_FRAME: u32 = 0x0004_0000;
 
@@ -44,6 +54,21 @@ pub const INCOMING_ARP: [Instruction; 6] = [
     branch(JUMP_IF_EQUAL, OUTGOING, 3, 0), // ours: to the last line
     step(LOAD_HALF, ETHER_TYPE),
     branch(JUMP_IF_EQUAL, ARP, 0, 1), // anything else: to the last line
+    step(RETURN, WHOLE_FRAME),
+    step(RETURN, 0),
+];
+
+/// Incoming Neighbour Solicitations, whole. All other IPv6 traffic of the node stays in the kernel, so that the packets of
+/// its pods never wake us up; what hides a solicitation behind an extension header goes unanswered uncounted.
+pub const INCOMING_SOLICITATIONS: [Instruction; 10] = [
+    step(LOAD_BYTE, PACKET_TYPE),
+    branch(JUMP_IF_EQUAL, OUTGOING, 7, 0), // ours: to the last line
+    step(LOAD_HALF, ETHER_TYPE),
+    branch(JUMP_IF_EQUAL, IPV6, 0, 5), // anything else, here and below: to the last line
+    step(LOAD_BYTE, NEXT_HEADER),
+    branch(JUMP_IF_EQUAL, ICMPV6, 0, 3),
+    step(LOAD_BYTE, ICMPV6_TYPE),
+    branch(JUMP_IF_EQUAL, NEIGHBOUR_SOLICITATION, 0, 1),
     step(RETURN, WHOLE_FRAME),
     step(RETURN, 0),
 ];
@@ -59,7 +84,8 @@ const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
 #[cfg(test)]
 mod tests {
     use super::{
-        INCOMING_ARP, Instruction, JUMP_IF_EQUAL, LOAD_BYTE, LOAD_HALF, PACKET_TYPE, RETURN,
+        INCOMING_ARP, INCOMING_SOLICITATIONS, Instruction, JUMP_IF_EQUAL, LOAD_BYTE, LOAD_HALF,
+        PACKET_TYPE, RETURN,
     };
 
     /// Runs a program as the kernel would, for the four operations used here.
@@ -70,6 +96,10 @@ mod tests {
             at += 1;
             match code {
                 LOAD_BYTE if k == PACKET_TYPE => accumulator = u32::from(packet_type),
+                LOAD_BYTE => match frame.get(k as usize) {
+                    Some(byte) => accumulator = u32::from(*byte),
+                    None => return 0,
+                },
                 LOAD_HALF => match frame.get(k as usize..k as usize + 2) {
                     Some(half) => accumulator = u32::from(u16::from_be_bytes([half[0], half[1]])),
                     None => return 0,
@@ -95,5 +125,28 @@ mod tests {
         assert_eq!(run(&INCOMING_ARP, &arp[..13], broadcast), 0);
         // Cut short after its header: to be counted, so it must pass.
         assert!(run(&INCOMING_ARP, &arp[..14], broadcast) > 0);
+    }
+
+    #[test]
+    fn lets_incoming_solicitations_through_and_nothing_else() {
+        let [us, peer] = [1, 2].map(|last| crate::MacAddr::new(2, 0, 0, 0, 0, last));
+        let target = [0xfd; 16].into();
+        let good = crate::solicit(target, [0xfe; 16].into(), peer);
+        let (host, multicast, other_host, outgoing) = (0, 2, 3, 4);
+        for packet_type in [host, multicast, other_host] {
+            assert!(run(&INCOMING_SOLICITATIONS, &good, packet_type) >= 86);
+            // IPv4, an extension header, another message.
+            for (offset, value) in [(12, 0x08), (20, 0), (54, 136)] {
+                let mut other = good;
+                other[offset] = value;
+                assert_eq!(run(&INCOMING_SOLICITATIONS, &other, packet_type), 0);
+            }
+        }
+        let advertised = crate::unsolicited(target, us);
+        assert_eq!(run(&INCOMING_SOLICITATIONS, &advertised, multicast), 0);
+        assert_eq!(run(&INCOMING_SOLICITATIONS, &good, outgoing), 0);
+        assert_eq!(run(&INCOMING_SOLICITATIONS, &good[..54], multicast), 0);
+        // Cut short, or wrong in any other way: to be counted, so it must pass.
+        assert!(run(&INCOMING_SOLICITATIONS, &good[..55], multicast) > 0);
     }
 }

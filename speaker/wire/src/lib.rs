@@ -1,4 +1,4 @@
-//! ARP frames in, ARP frames out, and why one was dropped.
+//! ARP and NDP frames in, ARP and NDP frames out, and why one was dropped.
 //!
 //! Pure: bytes and what the kernel said about them go in, a decoded packet or a [`DropReason`] comes out. Nothing here
 //! allocates per frame and nothing here can panic, whatever a neighbour sends.
@@ -7,18 +7,21 @@
 //! |---|---|
 //! | `ethernet` | one received [`Frame`], its header and whether it is addressed to us: the same for every protocol |
 //! | `arp` | the IPv4 half: decode a packet, build answers and gratuitous frames |
+//! | `ndp` | the IPv6 half: decode a solicitation, build advertisements; groups and their hardware addresses |
 //! | `refusal` | why a frame was dropped, with the label a metric carries |
 //! | `filter` | the classic BPF programs the kernel runs before a frame reaches us |
-//!
-//! Neighbour Discovery (RFC 4861) would be one more file beside `arp`: it takes the same [`Frame`] and gives the same
-//! [`DropReason`].
 
 mod arp;
 mod ethernet;
 pub mod filter;
+mod ndp;
 mod refusal;
 
 pub use arp::{ArpFrame, ArpPacket, FRAME_LEN, Operation, decode, gratuitous, reply, request};
 pub use ethernet::{Delivery, Frame};
+pub use ndp::{
+    NDP_FRAME_LEN, NdpFrame, Solicitation, advertise, decode_ndp, multicast_mac, probe, solicit,
+    solicited_node, unsolicited,
+};
 pub use pnet::util::MacAddr;
 pub use refusal::DropReason;

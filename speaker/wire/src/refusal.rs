@@ -4,7 +4,7 @@
 /// one counter rise knows what arrives on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// The frame ends before its Ethernet header or its ARP packet does.
+    /// The frame ends before its Ethernet header, its ARP packet or its IPv6 header does.
     Truncated,
     /// The kernel marked the frame as one this host sent.
     Outgoing,
@@ -12,7 +12,8 @@ pub enum DropReason {
     VlanTagged,
     /// The Ethernet type is not ARP (0x0806).
     NotArp,
-    /// The Ethernet destination is neither broadcast nor this interface.
+    /// The Ethernet destination is neither this interface nor where the protocol's questions to many go: broadcast for
+    /// ARP, the destination group's own address for NDP.
     Destination,
     /// The ARP hardware type is not Ethernet (1).
     HardwareType,
@@ -25,17 +26,45 @@ pub enum DropReason {
     /// The ARP operation is neither request (1) nor reply (2).
     Operation,
     /// The sender names a group address (broadcast or multicast) as its own hardware address, in the Ethernet header or
-    /// in the ARP packet: an answer would go to many (RFC 1812 section 3.3.2 forbids believing it).
+    /// in the packet: an answer would go to many (RFC 1812 section 3.3.2 forbids believing it).
     BroadcastOrMulticastSender,
     /// The sender names 00:00:00:00:00:00 as its hardware address: an answer would reach nobody.
     ZeroSenderMac,
     /// The sender names this interface's own hardware address: our own frame came back through a loop in the segment.
     OwnSender,
+    /// The Ethernet type is not IPv6 (0x86dd).
+    NdpEtherType,
+    /// The IP version is not 6.
+    NdpVersion,
+    /// The IPv6 payload length is more than the frame holds.
+    NdpPayloadLength,
+    /// The IPv6 header is followed by something else than ICMPv6 (58): an extension header, a fragment.
+    NdpNextHeader,
+    /// The IPv6 hop limit is not 255: the packet may come from another network.
+    NdpHopLimit,
+    /// The ICMPv6 message is shorter than a solicitation (24 bytes).
+    NdpLength,
+    /// The ICMPv6 checksum is wrong.
+    NdpChecksum,
+    /// The ICMPv6 type is not Neighbour Solicitation (135).
+    NdpType,
+    /// The ICMPv6 code is not 0.
+    NdpCode,
+    /// The target is a group, which nobody has.
+    NdpTarget,
+    /// The IPv6 source is a group or the loopback address: an answer would go astray (RFC 4291).
+    NdpSource,
+    /// A question without source that is not sent to the solicited-node group of its target.
+    NdpDestination,
+    /// A question without source that names a source hardware address all the same.
+    NdpUnspecifiedSource,
+    /// An option is of length 0, ends after the packet, or names a hardware address that is not Ethernet's.
+    NdpOptionLength,
 }
 
 impl DropReason {
     /// Every reason, in the order of the variants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 27] = [
         Self::Truncated,
         Self::Outgoing,
         Self::VlanTagged,
@@ -49,6 +78,20 @@ impl DropReason {
         Self::BroadcastOrMulticastSender,
         Self::ZeroSenderMac,
         Self::OwnSender,
+        Self::NdpEtherType,
+        Self::NdpVersion,
+        Self::NdpPayloadLength,
+        Self::NdpNextHeader,
+        Self::NdpHopLimit,
+        Self::NdpLength,
+        Self::NdpChecksum,
+        Self::NdpType,
+        Self::NdpCode,
+        Self::NdpTarget,
+        Self::NdpSource,
+        Self::NdpDestination,
+        Self::NdpUnspecifiedSource,
+        Self::NdpOptionLength,
     ];
 
     /// The metric label, in `snake_case`. Never changes once released.
@@ -67,6 +110,20 @@ impl DropReason {
             Self::BroadcastOrMulticastSender => "broadcast_or_multicast_sender",
             Self::ZeroSenderMac => "zero_sender_mac",
             Self::OwnSender => "own_sender",
+            Self::NdpEtherType => "ndp_ether_type",
+            Self::NdpVersion => "ndp_version",
+            Self::NdpPayloadLength => "ndp_payload_length",
+            Self::NdpNextHeader => "ndp_next_header",
+            Self::NdpHopLimit => "ndp_hop_limit",
+            Self::NdpLength => "ndp_length",
+            Self::NdpChecksum => "ndp_checksum",
+            Self::NdpType => "ndp_type",
+            Self::NdpCode => "ndp_code",
+            Self::NdpTarget => "ndp_target",
+            Self::NdpSource => "ndp_source",
+            Self::NdpDestination => "ndp_destination",
+            Self::NdpUnspecifiedSource => "ndp_unspecified_source",
+            Self::NdpOptionLength => "ndp_option_length",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Our decoder against arbitrary bytes and against two other codecs, pnet's and etherparse's.
+//! Our ARP decoder against arbitrary bytes and against two other codecs, pnet's and etherparse's.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
