@@ -32,6 +32,8 @@ pub fn read(document: &str) -> Result<Config, Refused> {
     let options = serde_saphyr::options! {
         // The dialect is seven levels deep; the library recurses, with large frames in a debug build.
         budget: serde_saphyr::budget! { max_depth: MOST_LEVELS },
+        // Comments are skipped, not kept: kept ones are limited in number.
+        emit_comments: false,
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         with_snippet: false,
