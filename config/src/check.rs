@@ -1,10 +1,13 @@
 //! From words to a configuration, or to every problem they have.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::address::{AddressRange, number};
-use crate::pool::{Config, Pool, Protocol};
+use crate::advertisement::Advertisement;
+use crate::pool::{Config, Origin, Pool, Protocol};
 use crate::problem::{Problem, Refused};
+use crate::selectors::{advertise, allocation};
 use crate::words::{PoolWords, Word, Words};
 
 /// How many overlaps are named one by one. A document with thousands of equal entries has millions of them, and no
@@ -31,6 +34,7 @@ impl Entry {
 pub fn check(words: Words) -> Result<Config, Refused> {
     let mut problems = words.problems;
     let mut pools = Vec::new();
+    let mut labels = Vec::new();
     let mut entries = Vec::new();
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     for mut pool in words.pools {
@@ -50,9 +54,13 @@ pub fn check(words: Words) -> Result<Config, Refused> {
                 names.insert(name.clone(), pool.place.clone());
             }
         }
-        pools.extend(check_pool(&pool, &mut problems, &mut entries));
+        if let Some(checked) = check_pool(&pool, &mut problems, &mut entries) {
+            pools.push(checked);
+            labels.push(pool.labels);
+        }
     }
     check_overlaps(&entries, &mut problems);
+    advertise(&mut pools, &labels, words.advertisements, &mut problems);
     Refused::unless_empty(problems)?;
     Ok(Config::new(pools))
 }
@@ -77,7 +85,11 @@ fn check_pool(
             None
         }
     };
-    let protocol = check_protocol(words, problems);
+    let protocol = match words.origin {
+        Origin::ConfigMap => check_protocol(words, problems),
+        // How a custom resource is announced is said by others; it gives addresses whoever does.
+        Origin::Resource => Some(Protocol::Layer2),
+    };
     if protocol == Some(Protocol::Layer2) && words.bgp_advertisements > 0 {
         problems.push(Problem::new(
             format!("{place}.bgp-advertisements"),
@@ -87,10 +99,22 @@ fn check_pool(
     }
     let known_as = name.clone().unwrap_or_else(|| place.clone());
     let ranges = check_addresses(words, &known_as, problems, entries);
+    let allocation = words
+        .allocation
+        .as_ref()
+        .map(|words| allocation(place, words, problems));
+    let protocol = protocol?;
     Some(Pool {
         name: name?,
-        protocol: protocol?,
+        protocol,
         ranges,
+        origin: words.origin,
+        allocation,
+        advertisements: match (words.origin, protocol) {
+            (Origin::ConfigMap, Protocol::Layer2) => vec![Arc::new(Advertisement::default())],
+            // Whoever announces a pool that is a custom resource says so in another one.
+            (Origin::Resource, _) | (Origin::ConfigMap, Protocol::Bgp) => Vec::new(),
+        },
         auto_assign: said(&words.auto_assign).unwrap_or(true),
         avoid_buggy_ips: said(&words.avoid_buggy_ips).unwrap_or(false),
     })

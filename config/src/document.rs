@@ -29,6 +29,13 @@ const MOST_LEVELS: usize = 16;
 /// # Errors
 /// Every problem of the document; for a text that is not YAML at all the first one with its line and column.
 pub fn read(document: &str) -> Result<Config, Refused> {
+    check(words(document))
+}
+
+/// The words of such a document, to be checked together with those of other sources.
+///
+/// A text that is not YAML has one problem, with its line and column.
+pub fn words(document: &str) -> Words {
     let options = serde_saphyr::options! {
         // The dialect is seven levels deep; the library recurses, with large frames in a debug build.
         budget: serde_saphyr::budget! { max_depth: MOST_LEVELS },
@@ -38,25 +45,27 @@ pub fn read(document: &str) -> Result<Config, Refused> {
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         with_snippet: false,
     };
-    let root: Node = serde_saphyr::from_str_with_options(document, options)
-        .map_err(|error| unreadable(&error))?;
-    check(
-        Walk {
+    match serde_saphyr::from_str_with_options::<Node>(document, options) {
+        Ok(root) => Walk {
             document,
             problems: Vec::new(),
         }
         .words(&root),
-    )
+        Err(error) => Words {
+            problems: vec![unreadable(&error)],
+            ..Words::default()
+        },
+    }
 }
 
 /// The one problem of a text the YAML library cannot read.
-fn unreadable(error: &serde_saphyr::Error) -> Refused {
+fn unreadable(error: &serde_saphyr::Error) -> Problem {
     let place = error.location().map_or_else(
         || "config".to_string(),
         |location| format!("line {}, column {}", location.line(), location.column()),
     );
     let what = UserMessageFormatter.format_message(error).into_owned();
-    Problem::new(place, what, "correct the YAML text there").into()
+    Problem::new(place, what, "correct the YAML text there")
 }
 
 /// A value of the document and where it stands.

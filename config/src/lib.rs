@@ -3,7 +3,7 @@
 //! The way of a configuration through this crate:
 //!
 //! ```text
-//!  ConfigMap text ── document ──▶ Words ── check ──▶ Config (pools)
+//!  ConfigMap text ── document ──▶ Words ── check ──▶ Config (pools, and how they are announced)
 //!                   (YAML)          ▲                or Refused (every Problem)
 //!  custom resources ────────────────┘
 //! ```
@@ -12,17 +12,22 @@
 //! [`Config`], so whoever holds a [`Config`] holds pools without overlap, with unique names and sound ranges.
 
 mod address;
+mod advertisement;
 mod check;
 mod document;
+mod labels;
 mod name;
 mod pool;
 mod problem;
+mod selectors;
 mod words;
 
 pub use address::{AddressRange, EntryError, Family};
+pub use advertisement::{Advertisement, Allocation};
 pub use check::check;
-pub use document::read;
+pub use document::{read, words};
+pub use labels::{Labels, Selector};
 pub use name::ObjectName;
-pub use pool::{Config, Pool, Protocol};
+pub use pool::{Config, Origin, Pool, Protocol};
 pub use problem::{Problem, Refused};
-pub use words::{PoolWords, Word, Words};
+pub use words::{AdvertisementWords, AllocationWords, PoolWords, SelectorWords, Word, Words};

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::address::{AddressRange, Family, number};
+use crate::advertisement::{Advertisement, Allocation};
 
 /// How the addresses of a pool are made known to the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +16,17 @@ pub enum Protocol {
     Bgp,
 }
 
+/// Which kind of source a pool stands in. Each kind keeps the rules of its time for what happens to the Services of a
+/// pool that goes away, and for which nodes announce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// MetalLB's ConfigMap (0.7–0.12).
+    #[default]
+    ConfigMap,
+    /// An `IPAddressPool` (MetalLB since 0.13).
+    Resource,
+}
+
 /// An address pool: a name and ranges that no other pool has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -22,6 +35,9 @@ pub struct Pool {
     pub(crate) ranges: Vec<AddressRange>,
     pub(crate) auto_assign: bool,
     pub(crate) avoid_buggy_ips: bool,
+    pub(crate) origin: Origin,
+    pub(crate) allocation: Option<Allocation>,
+    pub(crate) advertisements: Vec<Arc<Advertisement>>,
 }
 
 impl Pool {
@@ -48,6 +64,23 @@ impl Pool {
     /// Whether IPv4 addresses ending in .0 and .255 are left out.
     pub fn avoid_buggy_ips(&self) -> bool {
         self.avoid_buggy_ips
+    }
+
+    /// Which kind of source the pool stands in.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// To whom the pool gives addresses; `None` if it says nothing about that, which is not the same as an empty
+    /// [`Allocation`]: pools that have one are tried first.
+    pub fn allocation(&self) -> Option<&Allocation> {
+        self.allocation.as_ref()
+    }
+
+    /// How the addresses of this pool are announced on layer 2, in the order of their names; without any, nobody
+    /// announces them.
+    pub fn advertisements(&self) -> impl Iterator<Item = &Advertisement> {
+        self.advertisements.iter().map(AsRef::as_ref)
     }
 
     /// Whether a Service may have this address from the pool: it lies in a range and is not left out for being buggy.
@@ -162,6 +195,9 @@ mod tests {
                 .collect(),
             auto_assign: true,
             avoid_buggy_ips,
+            origin: Origin::ConfigMap,
+            allocation: None,
+            advertisements: Vec::new(),
         }
     }
 

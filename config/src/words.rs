@@ -5,6 +5,8 @@
 //! meaning. Whoever fills words puts what it could not read into `problems` and leaves [`Word::Unreadable`] in its
 //! place, so that the check neither loses that problem nor adds a second one for the gap.
 
+use crate::labels::Labels;
+use crate::pool::Origin;
 use crate::problem::Problem;
 
 /// One value in the operator's text.
@@ -26,6 +28,18 @@ pub struct Words {
     pub problems: Vec<Problem>,
     /// The pools in the order they are written in, which is the order addresses are given out in.
     pub pools: Vec<PoolWords>,
+    /// The `L2Advertisement`s. They speak of pools that are custom resources only: a pool of the ConfigMap says itself
+    /// how it is announced.
+    pub advertisements: Vec<AdvertisementWords>,
+}
+
+impl Words {
+    /// Puts the words of another source behind these.
+    pub fn append(&mut self, mut other: Self) {
+        self.problems.append(&mut other.problems);
+        self.pools.append(&mut other.pools);
+        self.advertisements.append(&mut other.advertisements);
+    }
 }
 
 /// One address pool as written.
@@ -33,6 +47,8 @@ pub struct Words {
 pub struct PoolWords {
     /// Where the pool stands: `address-pools[0]`, or the kind and name of a custom resource.
     pub place: String,
+    /// Which kind of source it stands in.
+    pub origin: Origin,
     /// What could not be read in this pool.
     pub problems: Vec<Problem>,
     /// `name`.
@@ -47,4 +63,51 @@ pub struct PoolWords {
     pub avoid_buggy_ips: Word<bool>,
     /// How many `bgp-advertisements` are written.
     pub bgp_advertisements: usize,
+    /// `metadata.labels` of the custom resource, by which advertisements select it.
+    pub labels: Labels,
+    /// `serviceAllocation` of the custom resource.
+    pub allocation: Option<AllocationWords>,
+}
+
+/// A label selector as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SelectorWords {
+    /// `matchLabels`.
+    pub labels: Labels,
+    /// `matchExpressions`: key, operator, values.
+    pub expressions: Vec<(String, String, Vec<String>)>,
+}
+
+/// `spec.serviceAllocation` of an `IPAddressPool` as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllocationWords {
+    /// `priority`; 0 is the same as absent.
+    pub priority: i64,
+    /// `namespaces`.
+    pub namespaces: Vec<String>,
+    /// `namespaceSelectors`.
+    pub namespace_selectors: Vec<SelectorWords>,
+    /// `serviceSelectors`.
+    pub service_selectors: Vec<SelectorWords>,
+}
+
+/// An `L2Advertisement` as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdvertisementWords {
+    /// Where it stands: `L2Advertisement metallb-system/NAME`.
+    pub place: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `spec.ipAddressPools`; names of pools that do not exist are no problem.
+    pub pools: Vec<String>,
+    /// `spec.ipAddressPoolSelectors`.
+    pub pool_selectors: Vec<SelectorWords>,
+    /// `spec.nodeSelectors`.
+    pub node_selectors: Vec<SelectorWords>,
+    /// `spec.serviceSelectors`.
+    pub service_selectors: Vec<SelectorWords>,
+    /// `spec.interfaces`.
+    pub interfaces: Vec<String>,
+    /// `spec.preferredNodeSelectors`: weight and preference.
+    pub preferred: Vec<(i64, SelectorWords)>,
 }

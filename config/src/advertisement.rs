@@ -1,0 +1,134 @@
+//! How the addresses of a pool are announced on layer 2, and to whom a pool gives them.
+
+use std::collections::BTreeSet;
+
+use crate::labels::{Labels, Selector, any_matches};
+
+/// A checked `L2Advertisement`, or what a layer-2 pool of the ConfigMap says by being one: every node, every interface,
+/// every Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advertisement {
+    pub(crate) name: String,
+    pub(crate) nodes: Vec<Selector>,
+    pub(crate) services: Vec<Selector>,
+    pub(crate) interfaces: BTreeSet<String>,
+    pub(crate) preferred: Vec<(u32, Selector)>,
+}
+
+impl Advertisement {
+    /// `metadata.name`; empty for what a pool of the ConfigMap says itself.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a node with these labels may announce: `spec.nodeSelectors`, of which one must match; without any, every
+    /// node may.
+    pub fn selects_node(&self, labels: &Labels) -> bool {
+        self.nodes.is_empty() || any_matches(&self.nodes, labels)
+    }
+
+    /// Whether a Service with these labels is announced: `spec.serviceSelectors` (MetalLB 0.16), of which one must match;
+    /// without any, every Service is.
+    pub fn selects_service(&self, labels: &Labels) -> bool {
+        self.services.is_empty() || any_matches(&self.services, labels)
+    }
+
+    /// `spec.interfaces`: exact names; empty means every interface.
+    pub fn interfaces(&self) -> &BTreeSet<String> {
+        &self.interfaces
+    }
+
+    /// How much a node with these labels is preferred: the sum of the weights (1–100 each) of the matching entries of
+    /// `spec.preferredNodeSelectors` (MetalLB after 0.16.1).
+    pub fn preference(&self, labels: &Labels) -> u64 {
+        let matching = self
+            .preferred
+            .iter()
+            .filter(|(_, preference)| preference.matches(labels));
+        matching.map(|(weight, _)| u64::from(*weight)).sum()
+    }
+}
+
+/// To whom a pool gives addresses: `spec.serviceAllocation` of an `IPAddressPool`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    pub(crate) priority: Option<i64>,
+    pub(crate) namespaces: BTreeSet<String>,
+    pub(crate) namespace_selectors: Vec<Selector>,
+    pub(crate) service_selectors: Vec<Selector>,
+}
+
+impl Allocation {
+    /// `priority`: pools with a lower number are taken first; without one (absent or 0) a pool comes last.
+    pub fn priority(&self) -> Option<i64> {
+        self.priority
+    }
+
+    /// Whether a Service with these labels in this namespace may have addresses of the pool. The namespace is named or
+    /// selected, if anything is said of namespaces; one of the Service selectors matches, if there is one.
+    ///
+    /// MetalLB lets everybody in when namespaces are selected and none matches; here nobody is.
+    pub fn admits(
+        &self,
+        namespace: &str,
+        namespace_labels: &Labels,
+        service_labels: &Labels,
+    ) -> bool {
+        let anywhere = self.namespaces.is_empty() && self.namespace_selectors.is_empty();
+        let here = anywhere
+            || self.namespaces.contains(namespace)
+            || any_matches(&self.namespace_selectors, namespace_labels);
+        let this = self.service_selectors.is_empty()
+            || any_matches(&self.service_selectors, service_labels);
+        here && this
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels::Requirement;
+
+    fn labels(text: &str) -> Labels {
+        Labels::from([("k".to_string(), text.to_string())])
+    }
+
+    fn is(value: &str) -> Selector {
+        Selector {
+            requirements: [Requirement::In("k".into(), [value.to_string()].into())].into(),
+        }
+    }
+
+    #[test]
+    fn an_advertisement_without_selectors_selects_everything() {
+        let all = Advertisement::default();
+        assert!(all.selects_node(&labels("a")) && all.selects_service(&labels("a")));
+        assert_eq!(all.preference(&labels("a")), 0);
+        let some = Advertisement {
+            nodes: vec![is("a"), is("b")],
+            services: vec![is("c")],
+            preferred: vec![(60, is("a")), (50, Selector::default())],
+            ..Advertisement::default()
+        };
+        assert!(some.selects_node(&labels("b")) && !some.selects_node(&labels("c")));
+        assert!(some.selects_service(&labels("c")) && !some.selects_service(&labels("a")));
+        assert_eq!(some.preference(&labels("a")), 110);
+        assert_eq!(some.preference(&labels("b")), 50);
+    }
+
+    #[test]
+    fn an_allocation_admits_by_namespace_and_by_service() {
+        let everybody = Allocation::default();
+        assert!(everybody.admits("n", &labels("a"), &labels("a")));
+        let named = Allocation {
+            namespaces: ["n".to_string()].into(),
+            namespace_selectors: vec![is("a")],
+            service_selectors: vec![is("s")],
+            ..Allocation::default()
+        };
+        assert!(named.admits("n", &labels("b"), &labels("s")));
+        assert!(named.admits("m", &labels("a"), &labels("s")));
+        assert!(!named.admits("m", &labels("b"), &labels("s")));
+        assert!(!named.admits("n", &labels("a"), &labels("t")));
+    }
+}
