@@ -67,17 +67,19 @@ impl Allocation {
     /// Whether a Service with these labels in this namespace may have addresses of the pool. The namespace is named or
     /// selected, if anything is said of namespaces; one of the Service selectors matches, if there is one.
     ///
-    /// MetalLB lets everybody in when namespaces are selected and none matches; here nobody is.
+    /// A namespace whose labels are not known (`None`) is selected by none. MetalLB lets everybody in when namespaces are
+    /// selected and none matches; here nobody is.
     pub fn admits(
         &self,
         namespace: &str,
-        namespace_labels: &Labels,
+        namespace_labels: Option<&Labels>,
         service_labels: &Labels,
     ) -> bool {
         let anywhere = self.namespaces.is_empty() && self.namespace_selectors.is_empty();
         let here = anywhere
             || self.namespaces.contains(namespace)
-            || any_matches(&self.namespace_selectors, namespace_labels);
+            || namespace_labels
+                .is_some_and(|labels| any_matches(&self.namespace_selectors, labels));
         let this = self.service_selectors.is_empty()
             || any_matches(&self.service_selectors, service_labels);
         here && this
@@ -119,16 +121,26 @@ mod tests {
     #[test]
     fn an_allocation_admits_by_namespace_and_by_service() {
         let everybody = Allocation::default();
-        assert!(everybody.admits("n", &labels("a"), &labels("a")));
+        assert!(everybody.admits("n", Some(&labels("a")), &labels("a")));
         let named = Allocation {
             namespaces: ["n".to_string()].into(),
             namespace_selectors: vec![is("a")],
             service_selectors: vec![is("s")],
             ..Allocation::default()
         };
-        assert!(named.admits("n", &labels("b"), &labels("s")));
-        assert!(named.admits("m", &labels("a"), &labels("s")));
-        assert!(!named.admits("m", &labels("b"), &labels("s")));
-        assert!(!named.admits("n", &labels("a"), &labels("t")));
+        assert!(named.admits("n", Some(&labels("b")), &labels("s")));
+        assert!(named.admits("m", Some(&labels("a")), &labels("s")));
+        assert!(!named.admits("m", Some(&labels("b")), &labels("s")));
+        assert!(!named.admits("n", Some(&labels("a")), &labels("t")));
+    }
+
+    #[test]
+    fn a_namespace_whose_labels_are_not_known_is_selected_by_none() {
+        let selected = Allocation {
+            namespace_selectors: vec![Selector::default()],
+            ..Allocation::default()
+        };
+        assert!(selected.admits("n", Some(&Labels::new()), &Labels::new()));
+        assert!(!selected.admits("n", None, &Labels::new()));
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::address::{AddressRange, number};
 use crate::advertisement::Advertisement;
+use crate::bgp::{check_advertisements, check_bgp};
 use crate::pool::{Config, Origin, Pool, Protocol};
 use crate::problem::{Problem, Refused};
 use crate::selectors::{advertise, allocation};
-use crate::words::{PoolWords, Word, Words};
+use crate::words::{BgpWords, PoolWords, Word, Words};
 
 /// How many overlaps are named one by one. A document with thousands of equal entries has millions of them, and no
 /// operator reads more than this many before mending the first.
@@ -33,6 +34,8 @@ impl Entry {
 /// Every problem of the words: those their reader found and those of what they say.
 pub fn check(words: Words) -> Result<Config, Refused> {
     let mut problems = words.problems;
+    check_bgp(&words.bgp, &mut problems);
+    let communities = communities(&words.bgp);
     let mut pools = Vec::new();
     let mut labels = Vec::new();
     let mut entries = Vec::new();
@@ -54,7 +57,7 @@ pub fn check(words: Words) -> Result<Config, Refused> {
                 names.insert(name.clone(), pool.place.clone());
             }
         }
-        if let Some(checked) = check_pool(&pool, &mut problems, &mut entries) {
+        if let Some(checked) = check_pool(&pool, &communities, &mut problems, &mut entries) {
             pools.push(checked);
             labels.push(pool.labels);
         }
@@ -65,9 +68,22 @@ pub fn check(words: Words) -> Result<Config, Refused> {
     Ok(Config::new(pools))
 }
 
+/// The names that advertisements may call communities by.
+fn communities(words: &BgpWords) -> BTreeMap<&str, &str> {
+    let named = words.communities.iter();
+    named
+        .map(|(name, _, value)| match value {
+            Word::Said(value) => (name.as_str(), value.as_str()),
+            // What it means is unknown, and its problem noted.
+            Word::Absent | Word::Unreadable => (name.as_str(), name.as_str()),
+        })
+        .collect()
+}
+
 /// One pool; `None` if it has a problem.
 fn check_pool(
     words: &PoolWords,
+    communities: &BTreeMap<&str, &str>,
     problems: &mut Vec<Problem>,
     entries: &mut Vec<Entry>,
 ) -> Option<Pool> {
@@ -90,7 +106,7 @@ fn check_pool(
         // How a custom resource is announced is said by others; it gives addresses whoever does.
         Origin::Resource => Some(Protocol::Layer2),
     };
-    if protocol == Some(Protocol::Layer2) && words.bgp_advertisements > 0 {
+    if protocol == Some(Protocol::Layer2) && !words.bgp_advertisements.is_empty() {
         problems.push(Problem::new(
             format!("{place}.bgp-advertisements"),
             "cannot have bgp-advertisements configuration element in a layer2 address pool",
@@ -99,6 +115,9 @@ fn check_pool(
     }
     let known_as = name.clone().unwrap_or_else(|| place.clone());
     let ranges = check_addresses(words, &known_as, problems, entries);
+    if protocol == Some(Protocol::Bgp) {
+        check_advertisements(words, &ranges, communities, problems);
+    }
     let allocation = words
         .allocation
         .as_ref()

@@ -14,10 +14,13 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter};
 
+use self::bgp::{ADVERTISEMENT, BFD_PROFILE, PEER};
 use crate::check::check;
 use crate::pool::Config;
 use crate::problem::{Problem, Refused};
 use crate::words::{PoolWords, Word, Words};
+
+mod bgp;
 
 /// How many lists and mappings may lie in each other.
 const MOST_LEVELS: usize = 16;
@@ -70,6 +73,20 @@ fn unreadable(error: &serde_saphyr::Error) -> Problem {
 
 /// A value of the document and where it stands.
 struct Node(Spanned<Shape>);
+
+impl Node {
+    fn is_map(&self) -> bool {
+        matches!(self.0.value, Shape::Map(_))
+    }
+
+    /// The entries of a mapping; none of anything else.
+    fn entries(&self) -> &[(Node, Node)] {
+        match &self.0.value {
+            Shape::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+}
 
 /// What a value is, as far as YAML itself can tell.
 enum Shape {
@@ -182,63 +199,17 @@ const POOL: &[(&str, Form)] = &[
     ("addresses", Form::List(&Form::Scalar)),
     ("auto-assign", Form::Bool),
     ("avoid-buggy-ips", Form::Bool),
-    ("bgp-advertisements", Form::List(&ADVERTISEMENT)),
+    ("bgp-advertisements", ADVERTISEMENTS),
 ];
 
-/// `bgp-advertisements[]`.
-const ADVERTISEMENT: Form = Form::Section(&[
-    ("aggregation-length", Form::Scalar),
-    ("aggregation-length-v6", Form::Scalar),
-    ("localpref", Form::Scalar),
-    ("communities", Form::List(&Form::Scalar)),
-]);
-
-/// `peers[]`.
-const PEER: Form = Form::Section(&[
-    ("my-asn", Form::Scalar),
-    ("peer-asn", Form::Scalar),
-    ("peer-address", Form::Scalar),
-    ("peer-port", Form::Scalar),
-    ("source-address", Form::Scalar),
-    ("hold-time", Form::Scalar),
-    ("keepalive-time", Form::Scalar),
-    ("router-id", Form::Scalar),
-    ("node-selectors", Form::List(&NODE_SELECTOR)),
-    ("password", Form::Scalar),
-    ("bfd-profile", Form::Scalar),
-    ("ebgp-multihop", Form::Bool),
-]);
-
-/// `peers[].node-selectors[]`.
-const NODE_SELECTOR: Form = Form::Section(&[
-    ("match-labels", Form::Table),
-    (
-        "match-expressions",
-        Form::List(&Form::Section(&[
-            ("key", Form::Scalar),
-            ("operator", Form::Scalar),
-            ("values", Form::List(&Form::Scalar)),
-        ])),
-    ),
-]);
-
-/// `bfd-profiles[]`.
-const BFD_PROFILE: Form = Form::Section(&[
-    ("name", Form::Scalar),
-    ("receive-interval", Form::Scalar),
-    ("transmit-interval", Form::Scalar),
-    ("detect-multiplier", Form::Scalar),
-    ("echo-interval", Form::Scalar),
-    ("echo-mode", Form::Bool),
-    ("passive-mode", Form::Bool),
-    ("minimum-ttl", Form::Scalar),
-]);
+/// `address-pools[].bgp-advertisements`.
+const ADVERTISEMENTS: Form = Form::List(&Form::Section(ADVERTISEMENT));
 
 /// The top of the document.
 const TOP: &[(&str, Form)] = &[
-    ("peers", Form::List(&PEER)),
+    ("peers", Form::List(&Form::Section(PEER))),
     ("bgp-communities", Form::Table),
-    ("bfd-profiles", Form::List(&BFD_PROFILE)),
+    ("bfd-profiles", Form::List(&Form::Section(BFD_PROFILE))),
     ("address-pools", Form::List(&Form::Section(POOL))),
 ];
 
@@ -263,9 +234,9 @@ impl Walk<'_> {
         let mut words = Words::default();
         for (key, _, value) in self.section(root, "", TOP) {
             if key != "address-pools" {
-                // BGP: known, so that a configuration that has it is not refused, and not used.
                 if let Some((_, form)) = TOP.iter().find(|(known, _)| *known == key) {
                     self.expect(value, key, form);
+                    self.quiet().bgp(key, value, &mut words.bgp);
                 }
                 continue;
             }
@@ -283,7 +254,7 @@ impl Walk<'_> {
     /// One of `address-pools`.
     fn pool(&mut self, node: &Node, place: String) -> PoolWords {
         let mut pool = PoolWords::default();
-        if !matches!(node.0.value, Shape::Map(_)) {
+        if !node.is_map() {
             self.wrong_shape(node, &place, "a mapping that starts with \"name:\"");
             // One problem is enough for a pool that is none.
             (pool.name, pool.protocol, pool.addresses) =
@@ -297,10 +268,8 @@ impl Walk<'_> {
                 "avoid-buggy-ips" => pool.avoid_buggy_ips = self.boolean(value, &path),
                 "addresses" => pool.addresses = self.addresses(value, &path),
                 "bgp-advertisements" => {
-                    self.expect(value, &path, &Form::List(&ADVERTISEMENT));
-                    if let Shape::List(items) = &value.0.value {
-                        pool.bgp_advertisements = items.len();
-                    }
+                    self.expect(value, &path, &ADVERTISEMENTS);
+                    pool.bgp_advertisements = self.quiet().advertisements(value, &path);
                 }
                 _ => {}
             }

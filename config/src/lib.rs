@@ -13,6 +13,7 @@
 
 mod address;
 mod advertisement;
+mod bgp;
 mod check;
 mod document;
 mod labels;
@@ -30,4 +31,7 @@ pub use labels::{Labels, Selector};
 pub use name::ObjectName;
 pub use pool::{Config, Origin, Pool, Protocol};
 pub use problem::{Problem, Refused};
-pub use words::{AdvertisementWords, AllocationWords, PoolWords, SelectorWords, Word, Words};
+pub use words::{
+    AdvertisementWords, AllocationWords, BfdProfileWords, BgpAdvertisementWords, BgpWords,
+    PeerWords, PoolWords, SelectorWords, Word, Words,
+};

@@ -9,6 +9,11 @@ use crate::pool::{Origin, Pool};
 use crate::problem::Problem;
 use crate::words::{AdvertisementWords, AllocationWords, SelectorWords};
 
+/// The longest value of a label, and the longest name in its key.
+const LONGEST_VALUE: usize = 63;
+/// The longest domain in the key of a label.
+const LONGEST_DOMAIN: usize = 253;
+
 /// Where a list of the operator's stands and what it is called in MetalLB's messages.
 struct List<'a> {
     place: &'a str,
@@ -44,24 +49,43 @@ impl List<'_> {
     /// The selectors of a list.
     fn selectors(&self, items: &[SelectorWords], problems: &mut Vec<Problem>) -> Vec<Selector> {
         let plain = |_: &SelectorWords| String::new();
-        self.duplicates(items, plain, problems);
+        let sorted: Vec<_> = items.iter().map(sorted).collect();
+        self.duplicates(&sorted, plain, problems);
         let each = items.iter().enumerate();
         each.map(|(index, words)| selector(&self.entry(index), words, problems))
             .collect()
     }
 }
 
+/// The selector with its values in order, as repetitions are looked for.
+fn sorted(words: &SelectorWords) -> SelectorWords {
+    let mut sorted = words.clone();
+    for (_, _, values) in &mut sorted.expressions {
+        values.sort();
+    }
+    sorted
+}
+
 /// One selector; what cannot be asked becomes a problem and is left out.
-fn selector(place: &str, words: &SelectorWords, problems: &mut Vec<Problem>) -> Selector {
+pub(crate) fn selector(
+    place: &str,
+    words: &SelectorWords,
+    problems: &mut Vec<Problem>,
+) -> Selector {
     let mut requirements: BTreeSet<Requirement> = BTreeSet::new();
     for (key, value) in &words.labels {
         check_key(place, key, problems);
+        check_value(place, value, problems);
         requirements.insert(Requirement::In(key.clone(), [value.clone()].into()));
     }
+    let mut expressions = BTreeSet::new();
     for (index, (key, operator, values)) in words.expressions.iter().enumerate() {
         let place = format!("{place}.matchExpressions[{index}]");
         check_key(&place, key, problems);
         let set: BTreeSet<String> = values.iter().cloned().collect();
+        for value in &set {
+            check_value(&place, value, problems);
+        }
         if set.len() != values.len() {
             let what = "duplicate definition of match expression value in label selector";
             problems.push(Problem::new(&place, what, "write each value once"));
@@ -88,19 +112,59 @@ fn selector(place: &str, words: &SelectorWords, problems: &mut Vec<Problem>) -> 
                 continue;
             }
         };
-        if !requirements.insert(requirement) {
+        if !expressions.insert(requirement.clone()) {
             let what = "duplicate definition of match expressions";
             problems.push(Problem::new(&place, what, "remove the repetition"));
         }
+        requirements.insert(requirement);
     }
     Selector { requirements }
 }
 
+/// A label's key: a name, and before it a domain and "/" or nothing (Kubernetes: labels and selectors).
 fn check_key(place: &str, key: &str, problems: &mut Vec<Problem>) {
+    let (domain, name) = key.rsplit_once('/').unwrap_or(("example.org", key));
+    let part = |part: &str| {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        part.bytes().all(|byte| inner(byte) || byte == b'-')
+            && part.bytes().next().is_some_and(inner)
+            && part.bytes().next_back().is_some_and(inner)
+    };
+    let sound = domain.len() <= LONGEST_DOMAIN && domain.split('.').all(part);
     if key.is_empty() {
         let what = "invalid label selector: a label without a key";
         problems.push(Problem::new(place, what, "name the label"));
+    } else if name.is_empty() || !is_value(name) || !sound {
+        let what = format!("invalid label selector: {key:?} is not the key of a label");
+        problems.push(Problem::new(
+            place,
+            what,
+            "write the key as the object has it",
+        ));
     }
+}
+
+/// A label's value.
+fn check_value(place: &str, value: &str, problems: &mut Vec<Problem>) {
+    if !is_value(value) {
+        let what = format!("invalid label selector: {value:?} is not the value of a label");
+        problems.push(Problem::new(
+            place,
+            what,
+            "write the value as the object has it",
+        ));
+    }
+}
+
+/// Nothing, or up to 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends.
+fn is_value(text: &str) -> bool {
+    let outer = |byte: Option<u8>| byte.is_none_or(|byte| byte.is_ascii_alphanumeric());
+    text.len() <= LONGEST_VALUE
+        && outer(text.bytes().next())
+        && outer(text.bytes().next_back())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// `spec.serviceAllocation` of the pool at `place`.
@@ -144,7 +208,6 @@ pub(crate) fn advertise(
         };
         let quoted = |name: &String| format!(" {name:?}");
         list("ipAddressPools").duplicates(&words.pools, quoted, problems);
-        list("interfaces").duplicates(&words.interfaces, quoted, problems);
         let pool_selectors =
             list("ipAddressPoolSelectors").selectors(&words.pool_selectors, problems);
         let advertisement = Arc::new(Advertisement {
