@@ -1,4 +1,4 @@
-//! The HTTP server of a daemon: `/metrics` as text, `/healthz` and `/readyz`.
+//! What a daemon answers over HTTP: `/metrics` as text, `/healthz` and `/readyz`; and how it gets its ports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,30 +12,36 @@ use axum::{
 use prometheus::{Registry, TextEncoder};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::ready::Ready;
 
-/// Why the server does not run.
+/// Why a port is not listened on.
 #[derive(Debug, Error)]
 pub enum AdminError {
     /// The port is taken or not ours to bind.
-    #[error("cannot listen on {address} for metrics: {source}; choose another --port")]
+    #[error("cannot listen on {address}: {source}; free it or choose another with {flag}")]
     Bind {
         /// What was asked for.
         address: SocketAddr,
+        /// The flag that chooses it.
+        flag: &'static str,
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// The listener broke.
-    #[error("the metrics server stopped: {0}")]
-    Serve(#[from] std::io::Error),
 }
 
-#[derive(Clone)]
-struct Shared {
-    registry: Registry,
-    ready: Ready,
+impl AdminError {
+    /// The same, naming the flag that chooses the port.
+    pub(crate) fn because_of(self, flag: &'static str) -> Self {
+        let Self::Bind {
+            address, source, ..
+        } = self;
+        Self::Bind {
+            address,
+            flag,
+            source,
+        }
+    }
 }
 
 /// Binds `host:port`; without a host every address of both families, or of IPv4 where the
@@ -54,31 +60,30 @@ pub async fn bind(host: Option<IpAddr>, port: u16) -> Result<TcpListener, AdminE
     };
     TcpListener::bind(address)
         .await
-        .map_err(|source| AdminError::Bind { address, source })
+        .map_err(|source| AdminError::Bind {
+            address,
+            flag: "another port",
+            source,
+        })
 }
 
-/// Serves until `stop` is cancelled.
-///
-/// # Errors
-/// [`AdminError::Serve`].
-pub async fn serve(
-    listener: TcpListener,
-    registry: Registry,
-    ready: Ready,
-    stop: CancellationToken,
-) -> Result<(), AdminError> {
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok" }))
+/// `/metrics`: everything in `registry`.
+pub fn metrics(registry: Registry) -> Router {
+    Router::new()
+        .route("/metrics", get(gather))
+        .with_state(registry)
+}
+
+/// `/healthz` and `/readyz`, as [`Ready`] has them.
+pub fn probes(ready: Ready) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(Shared { registry, ready });
-    Ok(axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await?)
+        .with_state(ready)
 }
 
-async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
-    match TextEncoder::new().encode_to_string(&shared.registry.gather()) {
+async fn gather(State(registry): State<Registry>) -> impl IntoResponse {
+    match TextEncoder::new().encode_to_string(&registry.gather()) {
         Ok(text) => (
             StatusCode::OK,
             [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)],
@@ -92,14 +97,20 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     }
 }
 
-async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
-    let pending = shared.ready.pending();
-    if pending.is_empty() {
+async fn healthz(State(ready): State<Ready>) -> (StatusCode, String) {
+    verdict("no sign of life from", &ready.silent())
+}
+
+async fn readyz(State(ready): State<Ready>) -> (StatusCode, String) {
+    verdict("waiting for", &ready.pending())
+}
+
+/// 200 `ok` (all MetalLB ever says), or 503 and why.
+fn verdict(what: &str, troubles: &[String]) -> (StatusCode, String) {
+    if troubles.is_empty() {
         (StatusCode::OK, "ok".to_owned())
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("waiting for {}\n", pending.join(", ")),
-        )
+        let text = format!("{what} {}\n", troubles.join(", "));
+        (StatusCode::SERVICE_UNAVAILABLE, text)
     }
 }

@@ -2,9 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
+use axum::http::Response;
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::TokioExecutor,
@@ -28,6 +30,12 @@ const KEEPALIVE_RETRIES: u32 = 3;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long every request may fail before the API server counts as out of reach: longer than the pauses between requests.
+const OUT_OF_REACH: Duration = Duration::from_secs(30);
+
+/// How the process's one API server is to be reached.
+static REACH: Reach = Reach(Mutex::new(None));
 
 /// Where the kubelet puts the namespace of the pod.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -92,12 +100,47 @@ fn build(config: kube::Config) -> Result<kube::Client, kube::Error> {
     connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let connector = config.rustls_https_connector_with_connector(connector)?;
     let service = ServiceBuilder::new()
+        .map_result(seen)
         .layer(config.base_uri_layer())
         .layer(RetryLayer::new(RetryPolicy::server_retry()))
         .option_layer(config.auth_layer()?)
         .map_err(BoxError::from)
         .service(legacy::Builder::new(TokioExecutor::new()).build::<_, Body>(connector));
     Ok(kube::Client::new(service, config.default_namespace))
+}
+
+/// Since when requests have failed, if the last one did.
+struct Reach(Mutex<Option<Instant>>);
+
+impl Reach {
+    fn note(&self, reached: bool, now: Instant) {
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = (!reached).then(|| since.unwrap_or(now));
+    }
+
+    fn lost_for(&self, now: Instant) -> Option<Duration> {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = now.saturating_duration_since(since?);
+        (lost >= OUT_OF_REACH).then_some(lost)
+    }
+}
+
+/// Notes how a request went. An API server whose store is away answers, but with 500s: it is out of reach, too.
+fn seen<B, E>(result: Result<Response<B>, E>) -> Result<Response<B>, E> {
+    let reached = result
+        .as_ref()
+        .is_ok_and(|response| !response.status().is_server_error());
+    REACH.note(reached, Instant::now());
+    result
+}
+
+/// For [`crate::ready::Ready::check`]: says so once every request to the API server has failed for 30 s.
+///
+/// Not for the speaker: what it announces does not depend on the API server's being there.
+pub fn out_of_reach() -> Option<String> {
+    REACH
+        .lost_for(Instant::now())
+        .map(|lost| format!("the API server, out of reach for {} s", lost.as_secs()))
 }
 
 /// The namespace of the configuration: the flag's word, else the pod's own (MetalLB 0.10 and newer).
@@ -111,4 +154,37 @@ pub fn own_namespace(given: Option<&str>) -> Result<String, ClientError> {
             path: NAMESPACE_FILE,
             source,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_server_is_out_of_reach_when_nothing_has_worked_for_long() {
+        let reach = Reach(Mutex::new(None));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(reach.lost_for(at(1000)), None, "nothing was asked");
+        reach.note(false, at(0));
+        reach.note(false, at(20));
+        assert_eq!(reach.lost_for(at(29)), None);
+        assert_eq!(reach.lost_for(at(31)), Some(Duration::from_secs(31)));
+        reach.note(true, at(32));
+        reach.note(false, at(40));
+        assert_eq!(reach.lost_for(at(41)), None, "counted anew");
+        assert_eq!(reach.lost_for(at(75)), Some(Duration::from_secs(35)));
+    }
+
+    #[test]
+    fn answers_that_are_failures_of_the_server_are_no_reach() {
+        let answer = |code: u16| seen(Response::builder().status(code).body(()));
+        answer(503).unwrap();
+        let since = *REACH.0.lock().unwrap();
+        assert!(since.is_some());
+        // Refusals are answers.
+        answer(403).unwrap();
+        assert_eq!(*REACH.0.lock().unwrap(), None);
+        assert_eq!(out_of_reach(), None);
+    }
 }

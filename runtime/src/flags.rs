@@ -1,35 +1,114 @@
-//! Command lines written for Go's `flag` package: `-x` equals `--x`, booleans take `=true`, and flags
-//! of other MetalLB releases are named, not fatal.
+//! Command lines written for Go's `flag` package: `-x` equals `--x`, booleans take `=true`, the last of two wins, an
+//! empty variable is none; and flags or variables nobody here knows are named, not fatal.
 
-use clap::{ArgAction, CommandFactory, FromArgMatches};
+mod shared;
 
-/// Parses the process's own command line.
-///
-/// Prints usage or an error and ends the process where clap would. Returns the flags that were not
-/// known, for a warning once logging runs.
-pub fn parse<A: CommandFactory + FromArgMatches>() -> (A, Vec<String>) {
-    let (known, unknown) = split::<A>(std::env::args());
-    let matches = A::command().get_matches_from(known);
-    match A::from_arg_matches(&matches) {
-        Ok(args) => (args, unknown),
-        Err(error) => error.exit(),
-    }
+use std::collections::BTreeMap;
+
+use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, error::ErrorKind};
+
+pub use self::shared::{FlagError, Shared};
+
+/// The variables that have no flag, of every MetalLB release. `FRR_*` and the BGP type choose how BGP is spoken, which is
+/// not done here; the controller's webhooks look at the type.
+const WITHOUT_FLAG: [&str; 5] = [
+    BGP_TYPE,
+    "FRR_CONFIG_FILE",
+    "FRR_RELOADER_PID_FILE",
+    "FRR_LOGGING_LEVEL",
+    "FRRK8S_NAMESPACE",
+];
+
+const BGP_TYPE: &str = "METALLB_BGP_TYPE";
+
+/// What a command line and its environment came to.
+pub struct Parsed<A> {
+    /// The flags' values.
+    pub args: A,
+    /// Flags and variables without a meaning here, as they were written: for a warning once logging runs.
+    pub unknown: Vec<String>,
 }
 
-/// Brings `arguments` (program name first) into clap's form and takes out what `A` does not know.
-fn split<A: CommandFactory>(
+/// Parses the process's own command line and environment.
+///
+/// Prints usage (status 0) or what is wrong (status 2) and ends the process where Go's package would.
+pub fn parse<A: CommandFactory + FromArgMatches>() -> Parsed<A> {
+    // A variable that is not UTF-8 is none of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    read(arguments, &environment).unwrap_or_else(|error| error.exit())
+}
+
+/// How MetalLB is told to speak BGP (`METALLB_BGP_TYPE`): `native` if nothing is said, `frr` or `frr-k8s`. Only the
+/// checks of its webhooks depend on it here.
+pub fn bgp_type() -> String {
+    std::env::var(BGP_TYPE)
+        .ok()
+        .filter(|kind| !kind.is_empty())
+        .unwrap_or_else(|| "native".to_owned())
+}
+
+/// Reads a command line (program name first) in an environment.
+///
+/// # Errors
+/// What clap says of a value that is none, of a missing one, or of a call for help.
+pub fn read<A: CommandFactory + FromArgMatches>(
     arguments: impl IntoIterator<Item = String>,
-) -> (Vec<String>, Vec<String>) {
-    let command = A::command();
+    environment: &BTreeMap<String, String>,
+) -> Result<Parsed<A>, clap::Error> {
+    let described = A::command();
+    let (line, mut unknown) = split(&described, arguments)?;
+    unknown.extend(unknown_variables(&described, environment));
+    // clap reads variables by itself, but takes an empty one for a value: they are put in front of the flags instead.
+    let mut known: Vec<String> = line.first().cloned().into_iter().collect();
+    if !line.iter().any(|word| word == "--help") {
+        known.extend(described.get_arguments().filter_map(|flag| {
+            let value = environment.get(variable(flag)?)?;
+            (!value.is_empty())
+                .then(|| format!("--{}={value}", flag.get_long().unwrap_or_default()))
+        }));
+    }
+    known.extend(line.into_iter().skip(1));
+    let command = described.args_override_self(true).mut_args(|flag| {
+        let shown = known.iter().any(|word| word == "--help");
+        if shown {
+            flag
+        } else {
+            flag.env(None::<&'static str>)
+        }
+    });
+    let args = A::from_arg_matches(&command.try_get_matches_from(known)?)?;
+    Ok(Parsed { args, unknown })
+}
+
+/// The variable a flag's default comes from.
+fn variable(flag: &Arg) -> Option<&str> {
+    flag.get_env()?.to_str()
+}
+
+/// Brings `arguments` into clap's form and takes out what `command` does not know.
+fn split(
+    command: &Command,
+    arguments: impl IntoIterator<Item = String>,
+) -> Result<(Vec<String>, Vec<String>), clap::Error> {
     let mut arguments = arguments.into_iter().peekable();
     let mut known: Vec<String> = arguments.next().into_iter().collect();
     let mut unknown = Vec::new();
     while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            // The end of the flags in Go; neither daemon has other arguments.
+            unknown.push(argument);
+            unknown.extend(arguments.by_ref());
+            break;
+        }
         let Some(word) = argument
             .strip_prefix("--")
             .or_else(|| argument.strip_prefix('-'))
             .filter(|word| !word.is_empty())
         else {
+            // Go stops reading flags here. We go on: a stray word should not switch off what stands behind it.
             unknown.push(argument);
             continue;
         };
@@ -37,23 +116,25 @@ fn split<A: CommandFactory>(
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
         };
-        let defined = command
-            .get_arguments()
-            .find(|defined| defined.get_long() == Some(name));
+        let defined = command.get_arguments().find(|flag| {
+            flag.get_long_and_visible_aliases()
+                .is_some_and(|names| names.contains(&name))
+        });
         match defined {
             Some(flag) if matches!(flag.get_action(), ArgAction::SetTrue) => {
-                // Go's strconv.ParseBool: everything but these words is true or an error.
-                if !value.is_some_and(|value| {
-                    matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False")
-                }) {
+                if boolean(command, name, value)? {
                     known.push(format!("--{name}"));
                 }
             }
-            Some(_) => {
-                known.push(format!("--{name}"));
-                known.extend(value.map(str::to_owned).or_else(|| arguments.next()));
-            }
-            None if matches!(name, "h" | "help" | "version") => known.push(format!("--{name}")),
+            // In one word, so that a value may begin with a hyphen, as in Go.
+            Some(_) => known.push(
+                match value.map(str::to_owned).or_else(|| arguments.next()) {
+                    Some(value) => format!("--{name}={value}"),
+                    None => format!("--{name}"),
+                },
+            ),
+            None if matches!(name, "h" | "help") => known.push("--help".to_owned()),
+            None if name == "version" => known.push("--version".to_owned()),
             None => {
                 unknown.push(argument.clone());
                 // Its value, where that stands apart: neither daemon has positional arguments.
@@ -63,54 +144,39 @@ fn split<A: CommandFactory>(
             }
         }
     }
-    (known, unknown)
+    Ok((known, unknown))
+}
+
+/// Go's `strconv.ParseBool`.
+fn boolean(command: &Command, name: &str, value: Option<&str>) -> Result<bool, clap::Error> {
+    match value {
+        None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some(other) => Err(command.clone().error(
+            ErrorKind::InvalidValue,
+            format!("invalid boolean value {other:?} for --{name}: true or false is expected"),
+        )),
+    }
+}
+
+/// Variables that look as if they were for us and that nobody here reads.
+fn unknown_variables(command: &Command, environment: &BTreeMap<String, String>) -> Vec<String> {
+    // Kubernetes describes the Services of the namespace to each pod, and MetalLB's own are called metallb-*.
+    let of_a_service = |name: &str| {
+        name.contains("_SERVICE_") || name.ends_with("_PORT") || name.contains("_PORT_")
+    };
+    environment
+        .keys()
+        .filter(|name| name.starts_with("METALLB_") || name.starts_with("FRR"))
+        .filter(|name| !WITHOUT_FLAG.contains(&name.as_str()) && !of_a_service(name))
+        .filter(|name| {
+            !command
+                .get_arguments()
+                .any(|flag| variable(flag) == Some(name))
+        })
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Args {
-        #[arg(long, default_value_t = 7472)]
-        port: u16,
-        #[arg(long, default_value = "config")]
-        config: String,
-        #[arg(long)]
-        enable_pprof: bool,
-    }
-
-    fn read(line: &str) -> (Args, Vec<String>) {
-        let (known, unknown) = split::<Args>(line.split_whitespace().map(str::to_owned));
-        (Args::try_parse_from(known).expect(line), unknown)
-    }
-
-    #[test]
-    fn go_spellings_of_one_thing() {
-        for line in [
-            "x --port=1 --config=c",
-            "x -port=1 -config c",
-            "x --port 1 --config c",
-        ] {
-            let (args, unknown) = read(line);
-            assert_eq!((args.port, args.config.as_str()), (1, "c"), "{line}");
-            assert!(unknown.is_empty(), "{line}");
-        }
-    }
-
-    #[test]
-    fn booleans_take_a_value_only_after_an_equals_sign() {
-        assert!(read("x --enable-pprof").0.enable_pprof);
-        assert!(read("x -enable-pprof=true").0.enable_pprof);
-        assert!(!read("x --enable-pprof=false").0.enable_pprof);
-    }
-
-    #[test]
-    fn flags_of_other_releases_are_named_and_survived() {
-        let (args, unknown) = read("x --lb-class=y --webhook-mode enabled --port=9 -z");
-        assert_eq!(args.port, 9);
-        assert_eq!(unknown, ["--lb-class=y", "--webhook-mode", "enabled", "-z"]);
-    }
-}
+mod tests;

@@ -1,5 +1,9 @@
 //! Logs as MetalLB writes them: one JSON object a line on standard output, keys in alphabetical
-//! order, with `ts`, `level`, `caller` and `msg` (MetalLB 0.11 and newer).
+//! order, a key given twice keeping the last value, with `ts`, `level`, `caller` and `msg` (MetalLB 0.11 and newer).
+//!
+//! `ts` is RFC 3339 in UTC with fractions of a second, as in 0.7 to 0.13.1: whoever reads the whole seconds with a zone
+//! that later releases write reads this, too, and lines of one second keep their order. Lines of libraries carry
+//! `component`, the library's name, as MetalLB's of its member list do.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -76,6 +80,9 @@ pub fn init(level: LogLevel) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
+/// How the names of our own crates begin.
+const OURS: [&str; 3] = ["ferrolb_", "controller", "speaker"];
+
 struct Line;
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -95,6 +102,10 @@ where
         let file = metadata.file().unwrap_or("unknown");
         let file = file.rsplit('/').next().unwrap_or(file);
         let caller = format!("{file}:{}", metadata.line().unwrap_or(0));
+        let library = metadata.target().split("::").next().unwrap_or_default();
+        if !OURS.iter().any(|ours| library.starts_with(ours)) {
+            keys.put("component", library.into());
+        }
         keys.put("caller", caller.into());
         keys.put("level", level_word(*metadata.level()).into());
         keys.put("ts", jiff::Timestamp::now().to_string().into());
@@ -163,29 +174,87 @@ mod tests {
         }
     }
 
+    impl Sink {
+        /// What `work` logs where `level` is asked for.
+        fn of(level: LogLevel, work: impl FnOnce()) -> Vec<BTreeMap<String, Value>> {
+            let text = Self::text_of(level, work);
+            text.lines()
+                .map(|line| serde_json::from_str(line).expect(line))
+                .collect()
+        }
+
+        fn text_of(level: LogLevel, work: impl FnOnce()) -> String {
+            let sink = Self::default();
+            let writer = sink.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_env_filter(level.filter())
+                .event_format(Line)
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::with_default(subscriber, work);
+            let bytes = sink.0.lock().unwrap().clone();
+            String::from_utf8(bytes).unwrap()
+        }
+    }
+
     #[test]
     fn a_line_is_one_json_object_with_sorted_keys() {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .event_format(Line)
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(service = "a\nb/c", count = 3, "say \"it\"");
-        });
-        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let work = || tracing::info!(service = "a\nb/c", count = 3, "say \"it\"");
+        let text = Sink::text_of(LogLevel::Info, work);
         assert_eq!(text.lines().count(), 1, "{text}");
         let value: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
         assert_eq!(value["msg"], "say \"it\"");
         assert_eq!(value["service"], "a\nb/c");
         assert_eq!(value["count"], 3);
         assert_eq!(value["level"], "info");
-        let keys: Vec<_> = ["caller", "count", "level", "msg", "service", "ts"].into();
         let mut at = 0;
-        for key in keys {
+        for key in ["caller", "count", "level", "msg", "service", "ts"] {
             let found = text[at..].find(&format!("\"{key}\":"));
             at += found.expect("keys are sorted");
+        }
+    }
+
+    #[test]
+    fn the_keys_metallbs_readers_look_for() {
+        let lines = Sink::of(LogLevel::Info, || {
+            tracing::warn!(op = "setBalancer", error = %"no", "first");
+            tracing::error!(target: "kube_client::client", level = "mine", "second");
+        });
+        let [ours, theirs] = &lines[..] else {
+            panic!("{lines:?}")
+        };
+        let caller = ours["caller"].as_str().unwrap();
+        let line = caller.strip_prefix("log.rs:").expect(caller);
+        line.parse::<u32>().unwrap();
+        let ts = ours["ts"].as_str().unwrap();
+        ts.parse::<jiff::Timestamp>().unwrap();
+        assert!(ts.ends_with('Z') && ts.contains('T'), "{ts}");
+        assert_eq!(ours["level"], "warn");
+        assert_eq!(ours["op"], "setBalancer");
+        assert_eq!(ours["error"], "no");
+        assert!(!ours.contains_key("component"));
+        assert_eq!(theirs["component"], "kube_client");
+        assert_eq!(theirs["level"], "error", "a key given twice keeps the last");
+    }
+
+    #[test]
+    fn levels_keep_what_is_below_them_out() {
+        let work = || {
+            tracing::trace!("trace");
+            tracing::debug!("debug");
+            tracing::info!("info");
+            tracing::warn!("warn");
+            tracing::error!("error");
+        };
+        for (level, kept) in [
+            (LogLevel::All, 5),
+            (LogLevel::Debug, 4),
+            (LogLevel::Info, 3),
+            (LogLevel::Warn, 2),
+            (LogLevel::Error, 1),
+            (LogLevel::None, 0),
+        ] {
+            assert_eq!(Sink::of(level, work).len(), kept, "{level:?}");
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct ClientMetrics {
     pub config_stale: IntGauge,
     /// Problems found in the newest configuration; 0 when it was taken up.
     pub config_problems: IntGauge,
+    /// Pools in force with `protocol: bgp`, which are not served.
+    pub config_bgp_pools: IntGauge,
 }
 
 impl ClientMetrics {
@@ -44,12 +46,17 @@ impl ClientMetrics {
                 "ferrolb_config_problems",
                 "Number of problems found in the newest configuration.",
             )?,
+            config_bgp_pools: IntGauge::new(
+                "ferrolb_config_bgp_pools",
+                "Number of address pools with protocol bgp, which give no addresses and are not announced.",
+            )?,
         };
         registry.register(Box::new(metrics.updates.clone()))?;
         registry.register(Box::new(metrics.update_errors.clone()))?;
         registry.register(Box::new(metrics.config_loaded.clone()))?;
         registry.register(Box::new(metrics.config_stale.clone()))?;
         registry.register(Box::new(metrics.config_problems.clone()))?;
+        registry.register(Box::new(metrics.config_bgp_pools.clone()))?;
         Ok(metrics)
     }
 }
@@ -64,4 +71,32 @@ pub fn registry() -> prometheus::Result<Registry> {
         prometheus::process_collector::ProcessCollector::for_self(),
     ))?;
     Ok(registry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_and_the_client_have_their_series() {
+        let registry = registry().unwrap();
+        ClientMetrics::new(&registry).unwrap();
+        let families = registry.gather();
+        let names: Vec<&str> = families
+            .iter()
+            .map(prometheus::proto::MetricFamily::name)
+            .collect();
+        for expected in [
+            "metallb_k8s_client_config_loaded_bool",
+            "metallb_k8s_client_config_stale_bool",
+            "metallb_k8s_client_update_errors_total",
+            "metallb_k8s_client_updates_total",
+            "process_resident_memory_bytes",
+        ] {
+            assert!(
+                names.contains(&expected),
+                "{expected} is not among {names:?}"
+            );
+        }
+    }
 }

@@ -5,7 +5,12 @@
 //! built-in kinds are taken as the API server validated them; one that cannot be read fails its list,
 //! which is reported and tried again.
 
-use std::{collections::HashSet, fmt::Debug, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt::Debug,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use ferrolb_config::ObjectName;
 use futures::StreamExt as _;
@@ -22,9 +27,16 @@ const QUICKEST: Duration = Duration::from_millis(100);
 const SLOWEST: Duration = Duration::from_secs(5);
 /// The longest pause after refusals by RBAC or for want of the resource: only an operator changes that.
 const REFUSED: Duration = Duration::from_secs(30);
-/// Refusals in a row that make a refusal: an API server that has just started refuses everything until
-/// it has read its roles. With the pauses doubled, 3.1 s.
+/// Refusals by RBAC in a row that make a refusal: an API server that has just started refuses everything
+/// until it has read its roles. With the pauses doubled, 3.1 s.
 const REFUSALS: u32 = 6;
+/// The same where the API server has granted something else already, so that it knows its roles: 0.3 s.
+const REFUSALS_AMONG_GRANTS: u32 = 3;
+/// Some list has been granted to this process.
+static GRANTED: AtomicBool = AtomicBool::new(false);
+/// Answers in a row that a resource is unknown, to believe it: 0.3 s. An API server that has not read its
+/// definitions yet says that it is not ready (HTTP 503), not that there are none.
+const UNKNOWNS: u32 = 3;
 
 /// What happened to the followed objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +81,8 @@ pub async fn follow<K, T, M>(
         refusals: 0,
         refused: None,
         pause: QUICKEST,
+        had: false,
+        granted: &GRANTED,
     };
     let mut stream = std::pin::pin!(watcher::watcher(api, filter));
     while let Some(event) = stream.next().await {
@@ -109,6 +123,11 @@ struct Follower {
     /// The refusal that was told.
     refused: Option<Unavailable>,
     pause: Duration,
+    /// It was granted before: a refusal now comes from an API server that has just started, or from an operator who is
+    /// still at work.
+    had: bool,
+    /// Anything was granted to anybody.
+    granted: &'static AtomicBool,
 }
 
 impl Follower {
@@ -130,6 +149,8 @@ impl Follower {
             }
             Event::InitDone => {
                 self.recovered();
+                self.had = true;
+                self.granted.store(true, Ordering::Relaxed);
                 let vanished: Vec<_> = self.known.difference(&self.listed).cloned().collect();
                 self.known = std::mem::take(&mut self.listed);
                 let deleted = vanished.into_iter().map(Change::Deleted);
@@ -179,7 +200,14 @@ impl Follower {
             }
         };
         self.refusals = self.refusals.saturating_add(1);
-        let told = (self.refusals >= REFUSALS && self.refused != Some(refused)).then_some(refused);
+        let enough = match refused {
+            Unavailable::Forbidden if !self.had && self.granted.load(Ordering::Relaxed) => {
+                REFUSALS_AMONG_GRANTS
+            }
+            Unavailable::Forbidden => REFUSALS,
+            Unavailable::Unknown => UNKNOWNS,
+        };
+        let told = (self.refusals >= enough && self.refused != Some(refused)).then_some(refused);
         self.refused = told.or(self.refused);
         (told, self.wait(REFUSED))
     }
@@ -214,7 +242,12 @@ mod tests {
         object
     }
 
+    /// Where nothing has been granted to anybody yet.
     fn follower() -> Follower {
+        among(Box::leak(Box::new(AtomicBool::new(false))))
+    }
+
+    fn among(granted: &'static AtomicBool) -> Follower {
         Follower {
             what: "test",
             known: HashSet::new(),
@@ -222,6 +255,8 @@ mod tests {
             refusals: 0,
             refused: None,
             pause: QUICKEST,
+            had: false,
+            granted,
         }
     }
 
@@ -308,6 +343,19 @@ mod tests {
         assert_eq!(told[5].0, Some(Unavailable::Forbidden));
         assert_eq!(told[0].1, QUICKEST);
         assert_eq!(told[19].1, REFUSED);
+    }
+
+    #[test]
+    fn a_refusal_among_grants_is_believed_sooner() {
+        static SOMETHING: AtomicBool = AtomicBool::new(true);
+        let mut follower = among(&SOMETHING);
+        let told: Vec<_> = (0..5).map(|_| follower.failed(&refusal()).0).collect();
+        let forbidden = Some(Unavailable::Forbidden);
+        assert_eq!(told, [None, None, forbidden, None, None]);
+        // What was had is not given up as easily.
+        feed(&mut follower, vec![Event::Init, Event::InitDone]);
+        let told: Vec<_> = (0..6).map(|_| follower.failed(&refusal()).0).collect();
+        assert_eq!(told, [None, None, None, None, None, forbidden]);
     }
 
     #[test]
