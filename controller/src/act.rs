@@ -23,7 +23,14 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::reconcile::{Effect, Input, Reconciler};
+use crate::{
+    reconcile::{Effect, Input, Reconciler},
+    translate::NOTED_POOL,
+};
+
+mod pool;
+
+pub use pool::pools;
 
 /// Writes under way at once: enough to fill an API server (32 gave 1.06 times the rate of 8), few
 /// enough not to crowd out others.
@@ -41,9 +48,14 @@ pub async fn drive(
     events: Events,
 ) {
     while let Some(input) = inputs.recv().await {
-        for effect in reconciler.take(input) {
+        let mut effects = reconciler.take(input);
+        if inputs.is_empty() {
+            effects.extend(reconciler.show());
+        }
+        for effect in effects {
             match effect {
                 Effect::Write(write) => writer.start(write),
+                Effect::WritePool(write) => writer.start_pool(write),
                 Effect::Event {
                     about,
                     kind,
@@ -51,9 +63,6 @@ pub async fn drive(
                     message,
                 } => events.post(about, kind, reason, message),
             }
-        }
-        if inputs.is_empty() {
-            reconciler.show();
         }
     }
 }
@@ -69,6 +78,8 @@ pub struct Write {
     pub version: String,
     /// All of `status.loadBalancer.ingress`; none empties it.
     pub ingress: Vec<IpAddr>,
+    /// What the annotation says that names the pool; `None`: it is removed if it is there.
+    pub noted_pool: Option<String>,
     /// How many writes of this Service failed in a row before.
     pub failures: u32,
 }
@@ -82,6 +93,8 @@ pub enum Written {
         version: String,
         /// What was written.
         ingress: Vec<IpAddr>,
+        /// The same of the annotation.
+        noted_pool: Option<String>,
     },
     /// Somebody changed the Service since the decision: decide again on the newer version.
     Conflict,
@@ -128,6 +141,7 @@ impl Writer {
                 Ok(version) => Written::Done {
                     version,
                     ingress: write.ingress,
+                    noted_pool: write.noted_pool,
                 },
                 Err(kube::Error::Api(status)) if status.is_conflict() => Written::Conflict,
                 Err(kube::Error::Api(status)) if status.is_not_found() => Written::Gone,
@@ -158,7 +172,8 @@ async fn carry_out(
         return replace(api, write).await;
     }
     let patch = json!({
-        "metadata": {"resourceVersion": write.version},
+        // The API server takes annotations along with a status. `null` removes one, be it there or not.
+        "metadata": {"resourceVersion": write.version, "annotations": {NOTED_POOL: write.noted_pool}},
         "status": {"loadBalancer": {"ingress": ingress(&write.ingress)}},
     });
     let patched = api
@@ -198,6 +213,17 @@ async fn replace(api: &Api<DynamicObject>, write: &Write) -> Result<String, kube
     if version(&object) != write.version {
         return Err(kube::Error::Api(Box::new(conflict())));
     }
+    match &write.noted_pool {
+        Some(pool) => {
+            let annotations = object.metadata.annotations.get_or_insert_default();
+            annotations.insert(NOTED_POOL.to_owned(), pool.clone());
+        }
+        None => {
+            if let Some(annotations) = &mut object.metadata.annotations {
+                annotations.remove(NOTED_POOL);
+            }
+        }
+    }
     if let Some(object) = object.data.as_object_mut() {
         let status = object.entry("status").or_insert_with(|| json!({}));
         if let Some(status) = status.as_object_mut() {
@@ -236,3 +262,6 @@ fn conflict() -> kube::core::Status {
         ..kube::core::Status::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,19 @@
 mod act;
 mod args;
 mod metrics;
+mod pool_status;
 mod reconcile;
 mod run;
+mod secret;
 mod translate;
+mod webhook;
+
+use std::process::ExitCode;
 
 use ferrolb_runtime::{flags, process};
 
-fn main() -> anyhow::Result<()> {
-    let (args, unknown) = flags::parse::<args::Args>();
-    process::begin(args.log_level, &unknown)?.block_on(run::run(args))
+fn main() -> ExitCode {
+    let flags::Parsed { args, unknown } = flags::parse::<args::Args>();
+    let shared = args.shared.clone();
+    process::run("controller", &shared, &unknown, run::run(args))
 }

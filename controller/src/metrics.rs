@@ -13,6 +13,7 @@ pub struct AllocatorMetrics {
     v4_in_use: GaugeVec,
     v6: GaugeVec,
     v6_in_use: GaugeVec,
+    services: GaugeVec,
     waiting: IntGauge,
     pools: BTreeSet<String>,
 }
@@ -37,26 +38,30 @@ impl AllocatorMetrics {
         )?;
         registry.register(Box::new(waiting.clone()))?;
         Ok(Self {
-            all: per_pool("addresses_total", "Number of usable addresses, per pool.")?,
+            all: per_pool("addresses_total", "Number of usable IP addresses, per pool")?,
             all_in_use: per_pool(
                 "addresses_in_use_total",
-                "Number of addresses in use, per pool.",
+                "Number of IP addresses in use, per pool",
             )?,
             v4: per_pool(
                 "ipv4_addresses_total",
-                "Number of usable IPv4 addresses, per pool.",
+                "Number of usable IPv4 addresses, per pool",
             )?,
             v4_in_use: per_pool(
                 "ipv4_addresses_in_use_total",
-                "Number of IPv4 addresses in use, per pool.",
+                "Number of IPv4 addresses in use, per pool",
             )?,
             v6: per_pool(
                 "ipv6_addresses_total",
-                "Number of usable IPv6 addresses, per pool.",
+                "Number of usable IPv6 addresses, per pool",
             )?,
             v6_in_use: per_pool(
                 "ipv6_addresses_in_use_total",
-                "Number of IPv6 addresses in use, per pool.",
+                "Number of IPv6 addresses in use, per pool",
+            )?,
+            services: per_pool(
+                "services_allocated_total",
+                "Number of services allocated, per pool",
             )?,
             waiting,
             pools: BTreeSet::new(),
@@ -81,6 +86,9 @@ impl AllocatorMetrics {
             self.v4_in_use.with_label_values(&name).set(v4_in_use);
             self.v6.with_label_values(&name).set(v6);
             self.v6_in_use.with_label_values(&name).set(v6_in_use);
+            self.services
+                .with_label_values(&name)
+                .set(pool.services as f64);
             now.insert(pool.name.clone());
         }
         for gone in self.pools.difference(&now) {
@@ -91,6 +99,7 @@ impl AllocatorMetrics {
                 &self.v4_in_use,
                 &self.v6,
                 &self.v6_in_use,
+                &self.services,
             ] {
                 // It was set when the pool was first shown, so there is nothing to report.
                 let _ = gauges.remove_label_values(&[gone.as_str()]);
@@ -102,6 +111,8 @@ impl AllocatorMetrics {
 
 #[cfg(test)]
 mod tests {
+    use ferrolb_config::Origin;
+
     use super::*;
 
     fn pool(name: &str, in_use: u64) -> PoolUse {
@@ -111,6 +122,8 @@ mod tests {
             v6_total: 0,
             v4_in_use: in_use,
             v6_in_use: 0,
+            services: in_use + 1,
+            origin: Origin::ConfigMap,
         }
     }
 
@@ -127,6 +140,10 @@ mod tests {
         let both = text(&registry);
         assert!(
             both.contains("metallb_allocator_addresses_in_use_total{pool=\"a\"} 3"),
+            "{both}"
+        );
+        assert!(
+            both.contains("metallb_allocator_services_allocated_total{pool=\"a\"} 4"),
             "{both}"
         );
         assert!(

@@ -3,33 +3,32 @@
 //! It does no I/O itself: [`Reconciler::take`] turns an [`Input`] into [`Effect`]s, which
 //! [`act`](crate::act) carries out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use ferrolb_config::{Config, ObjectName, Refused};
+use ferrolb_config::{Config, Labels, ObjectName, Refused};
 use ferrolb_controller_core::{Core, Level, Plan};
 use ferrolb_runtime::{
-    configmap::{self, Outcome, Source},
+    configuration::{Notice, Objects, Outcome, Reporter, Source},
     events::{About, EventType},
     metrics::ClientMetrics,
     ready::Blocker,
-    watch::{Change, Unavailable},
+    watch::Change,
 };
+
+mod surroundings;
 
 use crate::{
     act::{Write, Written},
     metrics::AllocatorMetrics,
+    pool_status::{self, PoolStatuses},
     translate::Seen,
 };
+use surroundings::Surroundings;
 
 /// How often those who wait are decided again after one input. One of them may release what another
 /// waits for (right after the restart, when a held address is not the wanted one); more rounds than
 /// this wait for the writes that follow anyway.
 const ROUNDS: usize = 4;
-/// Events carry at most this many characters of a list of problems; the log has them all.
-const EVENT_TEXT: usize = 1000;
 
 /// Everything that can happen to the controller.
 #[derive(Debug)]
@@ -38,10 +37,16 @@ pub enum Input {
     Service(Change<Seen>),
     /// A Node and its own addresses.
     Node(Change<Vec<IpAddr>>),
-    /// The configuration, and the uid of the ConfigMap it stands in.
-    Config(Source, Option<String>),
+    /// A Namespace and its labels.
+    Namespace(Change<Labels>),
+    /// An `IPAddressPool` and its status.
+    Pool(Change<pool_status::Seen>),
+    /// The configuration, and the objects it stands in.
+    Config(Source, Objects),
     /// The status write with this number ended.
     Written(ObjectName, u64, Written),
+    /// The write of a pool's status with this number ended.
+    PoolWritten(ObjectName, u64, pool_status::Written),
 }
 
 /// Something to be done.
@@ -49,6 +54,8 @@ pub enum Input {
 pub enum Effect {
     /// Write a status, and report its end.
     Write(Write),
+    /// Write the status of a pool, and report its end.
+    WritePool(pool_status::Write),
     /// Post an event.
     Event {
         /// The object it is about.
@@ -83,8 +90,8 @@ struct Offer {
 
 /// The state of the controller.
 pub struct Reconciler {
-    config: ObjectName,
-    config_uid: Option<String>,
+    reporter: Reporter,
+    objects: Objects,
     metrics: ClientMetrics,
     pools: AllocatorMetrics,
     /// Dropped once every Service has been told at least once.
@@ -92,13 +99,12 @@ pub struct Reconciler {
 
     core: Core,
     services: BTreeMap<ObjectName, Entry>,
-    nodes: BTreeMap<ObjectName, Vec<IpAddr>>,
-    /// Every Node has been told at least once, or none may be seen.
-    nodes_seen: bool,
+    around: Surroundings,
+    statuses: PoolStatuses,
     /// The newest readable configuration, while it is not the one in force.
     offered: Option<Offer>,
-    /// The newest configuration was refused.
-    refused: bool,
+    /// The objects that were told why the newest configuration was refused.
+    refused: Vec<About>,
     /// Something was released: those who wait are decided again.
     revisit: bool,
     /// Writes started so far.
@@ -107,26 +113,27 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// A controller that has seen nothing yet. `config` names the ConfigMap; `unready` is let go when
-    /// every Service has been seen.
+    /// A controller that has seen nothing yet. `reporter` tells what becomes of configurations; `unready`
+    /// is let go when every Service has been seen.
     pub fn new(
-        config: ObjectName,
+        reporter: impl Into<Reporter>,
         metrics: ClientMetrics,
         pools: AllocatorMetrics,
         unready: Blocker,
     ) -> Self {
+        let reporter = reporter.into();
         Self {
-            config,
-            config_uid: None,
+            objects: Objects::new(reporter.configmap().clone()),
+            reporter,
             metrics,
             pools,
             unready: Some(unready),
             core: Core::new(),
             services: BTreeMap::new(),
-            nodes: BTreeMap::new(),
-            nodes_seen: false,
+            around: Surroundings::default(),
+            statuses: PoolStatuses::default(),
             offered: None,
-            refused: false,
+            refused: Vec::new(),
             revisit: false,
             writes: 0,
             effects: Vec::new(),
@@ -149,10 +156,12 @@ impl Reconciler {
         std::mem::take(&mut self.effects)
     }
 
-    /// Brings the gauges up to date; not after every input, because it looks at every pool.
-    pub fn show(&mut self) {
-        self.pools
-            .show(&self.core.pools(), self.core.waiting().len());
+    /// Brings gauges and the status of pools up to date; not after every input, because it looks at every pool.
+    pub fn show(&mut self) -> Vec<Effect> {
+        let pools = self.core.pools();
+        self.pools.show(&pools, self.core.waiting().len());
+        let due = self.statuses.due(&pools);
+        due.into_iter().map(Effect::WritePool).collect()
     }
 
     fn handle(&mut self, input: Input) {
@@ -173,11 +182,14 @@ impl Reconciler {
                     "cannot see Services; grant get, list and watch on services");
             }
             Input::Node(change) => self.node(change),
-            Input::Config(source, uid) => {
-                self.config_uid = uid.or(self.config_uid.take());
+            Input::Namespace(change) => self.namespace(change),
+            Input::Pool(change) => self.statuses.take(change),
+            Input::Config(source, objects) => {
+                self.objects = objects;
                 self.source(source);
             }
             Input::Written(name, id, written) => self.written(&name, id, written),
+            Input::PoolWritten(name, id, written) => self.statuses.written(&name, id, written),
         }
     }
 
@@ -203,58 +215,6 @@ impl Reconciler {
         self.decide(&name);
     }
 
-    fn node(&mut self, change: Change<Vec<IpAddr>>) {
-        match change {
-            Change::Applied(name, addresses) => {
-                if self.nodes.get(&name) == Some(&addresses) {
-                    return;
-                }
-                self.nodes.insert(name, addresses);
-            }
-            Change::Deleted(name) => {
-                if self.nodes.remove(&name).is_none() {
-                    return;
-                }
-            }
-            Change::Synced if self.nodes_seen => return,
-            Change::Synced => self.nodes_seen = true,
-            Change::Unavailable(why) => {
-                if why == Unavailable::Forbidden && self.nodes.is_empty() {
-                    tracing::warn!(
-                        op = "watch",
-                        resource = "nodes",
-                        "cannot see Nodes, so an address that is a node's own may be given out (the speakers \
-                         will not announce it); grant list and watch on nodes to have it skipped"
-                    );
-                    self.nodes_seen = true;
-                    self.try_configure();
-                }
-                return;
-            }
-        }
-        if !self.nodes_seen {
-            return;
-        }
-        let owners: BTreeMap<_, _> = self
-            .nodes
-            .iter()
-            .flat_map(|(node, own)| own.iter().map(|address| (*address, node.name.clone())))
-            .collect();
-        self.core.reserve(owners);
-        self.try_configure();
-        // Whoever was refused an address that was a node's may have it now.
-        self.revisit = true;
-        let holders: BTreeSet<_> = self
-            .nodes
-            .values()
-            .flatten()
-            .flat_map(|address| self.core.holders(*address))
-            .collect();
-        for name in holders {
-            self.decide(&name);
-        }
-    }
-
     fn source(&mut self, source: Source) {
         let in_force = self.core.configured();
         match source {
@@ -271,10 +231,12 @@ impl Reconciler {
             }
             Source::Absent => {
                 self.offered = None;
-                configmap::report(&self.config, &Outcome::Absent { in_force }, &self.metrics);
+                self.reporter
+                    .report(&Outcome::Absent { in_force }, &self.metrics);
             }
             Source::Unavailable(why) => {
-                configmap::report(&self.config, &Outcome::Unavailable(why), &self.metrics);
+                self.reporter
+                    .report(&Outcome::Unavailable(why), &self.metrics);
             }
         }
     }
@@ -283,7 +245,7 @@ impl Reconciler {
     /// before that, its addresses would be given to others.
     fn try_configure(&mut self) {
         let services_seen = self.unready.is_none();
-        if !(services_seen && self.nodes_seen) {
+        if !(services_seen && self.around.seen()) {
             return;
         }
         let Some(Offer { config, reported }) = self.offered.take() else {
@@ -301,14 +263,12 @@ impl Reconciler {
             }
             return;
         }
-        if std::mem::take(&mut self.refused) {
-            self.config_event(
-                EventType::Normal,
-                "ConfigurationAccepted",
-                "configuration taken up",
-            );
-        }
-        configmap::report(&self.config, &Outcome::Accepted(&config), &self.metrics);
+        let refused = std::mem::take(&mut self.refused);
+        let notices = self.objects.accepted(&config, refused);
+        self.notify(notices);
+        self.reporter
+            .report(&Outcome::Accepted(&config), &self.metrics);
+        self.around.warn(&config);
         let names: Vec<_> = self.services.keys().cloned().collect();
         for name in &names {
             self.decide(name);
@@ -327,29 +287,21 @@ impl Reconciler {
     fn refuse(&mut self, problems: &Refused) {
         self.metrics.update_errors.inc();
         let in_force = self.core.configured();
-        configmap::report(
-            &self.config,
-            &Outcome::Refused { problems, in_force },
-            &self.metrics,
-        );
-        let mut message = problems.to_string();
-        if let Some((cut, _)) = message.char_indices().nth(EVENT_TEXT) {
-            message.truncate(cut);
-            message.push('…');
+        self.reporter
+            .report(&Outcome::Refused { problems, in_force }, &self.metrics);
+        let notices = self.objects.refused(problems);
+        for notice in &notices {
+            if !self.refused.contains(&notice.about) {
+                self.refused.push(notice.about.clone());
+            }
         }
-        self.config_event(EventType::Warning, "ConfigurationRefused", &message);
-        self.refused = true;
+        self.notify(notices);
     }
 
-    fn config_event(&mut self, kind: EventType, reason: &str, message: &str) {
-        let about = About {
-            api_version: "v1",
-            kind: "ConfigMap",
-            namespace: self.config.namespace.clone(),
-            name: self.config.name.clone(),
-            uid: self.config_uid.clone(),
-        };
-        self.event(about, kind, reason, message);
+    fn notify(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            self.event(notice.about, notice.kind, notice.reason, &notice.message);
+        }
     }
 
     fn event(&mut self, about: About, kind: EventType, reason: &str, message: &str) {
@@ -383,6 +335,7 @@ impl Reconciler {
                 name: name.clone(),
                 version: entry.seen.version.clone(),
                 ingress: ingress.clone(),
+                noted_pool: plan.noted_pool.clone(),
                 failures: entry.failures,
             }));
         }
@@ -434,7 +387,11 @@ impl Reconciler {
         entry.writing = None;
         let changed = std::mem::take(&mut entry.changed);
         match written {
-            Written::Done { version, ingress } => {
+            Written::Done {
+                version,
+                ingress,
+                noted_pool,
+            } => {
                 entry.failures = 0;
                 tracing::info!(event = "serviceUpdated", service = %name, "status written");
                 // The watch will tell the same in a moment; until then we know it already. If it has
@@ -445,6 +402,8 @@ impl Reconciler {
                     entry.seen.version = version;
                     if let Some(request) = &mut entry.seen.request {
                         request.current = ingress.into_iter().map(Ok).collect();
+                        request.surplus = false;
+                        request.noted_pool = noted_pool;
                     }
                 }
                 // What it no longer shows may now be another's.

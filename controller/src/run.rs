@@ -1,31 +1,39 @@
 //! The controller as a whole.
 //!
 //! ```text
-//!  watch Services ──┐                                       ┌─► writer ─► services/status
-//!  watch Nodes ─────┼─► inputs ─► reconciler ─► effects ────┤     │
-//!  watch ConfigMap ─┘      ▲      (owns Core,               └─► events ─► core/v1 Events
-//!                          │       decides, sync)                 │
-//!                          └─────────── what was written ◄────────┘
+//!  watch Services ───┐                                       ┌─► writer ─► services/status
+//!  watch Nodes ──────┼─► inputs ─► reconciler ─► effects ────┤     │       ipaddresspools/status
+//!  watch Namespaces ─┤      ▲      (owns Core,               └─► events ─► core/v1 Events
+//!  configuration ────┤      │       decides, sync)                 │
+//!  pools' status ────┘      └─────────── what was written ◄────────┘
 //! ```
 
 use anyhow::Context as _;
 use ferrolb_config::ObjectName;
 use ferrolb_runtime::{
-    admin, client, configmap,
+    client,
+    configuration::{self, Reporter},
+    endpoints::{Daemon, Endpoints},
     events::Events,
     metrics::{self, ClientMetrics},
+    process,
     ready::Ready,
-    shutdown, watch,
+    shutdown,
+    state::{Component, State},
+    watch,
 };
-use kube::{Api, runtime::watcher};
+use kube::{Api, Client, runtime::watcher};
+use prometheus::Registry;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     act::{self, Writer},
-    args::Args,
+    args::{Args, WebhookMode},
     metrics::AllocatorMetrics,
+    pool_status,
     reconcile::{Input, Reconciler},
-    translate,
+    secret::MemberList,
+    translate, webhook,
 };
 
 /// Changes waiting for the reconciler; the watches pause while it is full.
@@ -36,32 +44,82 @@ const INPUTS: usize = 1024;
 /// # Errors
 /// The cluster or the metrics port cannot be had at start, or a vital task ended.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        "FerroLB controller starting"
-    );
+    process::without_effect(&args.without_effect());
     let stop = shutdown::on_signals()?;
-    let namespace = client::own_namespace(args.namespace.as_deref())?;
-    let client = client::connect(args.kubeconfig.as_deref()).await?;
-    let config = ObjectName {
-        namespace,
-        name: args.config,
-    };
+    let endpoints = Endpoints::open(&args.shared, Daemon::Controller).await?;
+    let namespace = client::own_namespace(args.shared.namespace.as_deref())?;
+    let webhooks = webhook::Options::of(&args, &namespace)?;
+    let memberlist = MemberList::of(&args, &namespace);
+    let client = client::connect(args.shared.kubeconfig.as_deref()).await?;
 
     let registry = metrics::registry()?;
-    let client_metrics = ClientMetrics::new(&registry)?;
-    let allocator_metrics = AllocatorMetrics::new(&registry)?;
     let ready = Ready::new();
-    let synced = ready.wait_for("services");
+    ready.check(client::out_of_reach);
     let (events, post_events) = Events::new(client.clone(), "metallb-controller", None, &registry)?;
-    let listener = admin::bind(None, args.port).await?;
+
+    let mut vital = JoinSet::new();
+    vital.spawn(post_events);
+    if let Some(webhooks) = webhooks {
+        let starting = ready.wait_for("webhooks");
+        vital.spawn(webhook::run(
+            client.clone(),
+            webhooks,
+            starting,
+            stop.clone(),
+        ));
+    }
+    if let Some(memberlist) = memberlist {
+        tokio::spawn(memberlist.ensure(client.clone(), events.clone()));
+    }
+    if args.mode()? != WebhookMode::OnlyWebhook {
+        allocate(
+            &mut vital, &args, namespace, &client, &registry, &ready, events,
+        )?;
+    }
+    vital.spawn(endpoints.serve(registry, ready, client));
+
+    tokio::select! {
+        () = stop.cancelled() => {
+            tracing::info!(op = "shutdown", "done");
+            Ok(())
+        }
+        ended = vital.join_next() => match ended {
+            Some(Err(error)) => Err(error).context("a vital task failed"),
+            _ => anyhow::bail!("a vital task ended, which none may"),
+        },
+    }
+}
+
+/// What gives Services addresses: everything but the webhooks.
+fn allocate(
+    vital: &mut JoinSet<()>,
+    args: &Args,
+    namespace: String,
+    client: &Client,
+    registry: &Registry,
+    ready: &Ready,
+    events: Events,
+) -> anyhow::Result<()> {
+    let config = ObjectName {
+        namespace,
+        name: args.shared.config_name().to_owned(),
+    };
+    let client_metrics = ClientMetrics::new(registry)?;
+    let allocator_metrics = AllocatorMetrics::new(registry)?;
+    let synced = ready.wait_for("services");
 
     let (inputs, queue) = mpsc::channel(INPUTS);
     let writer = Writer::new(client.clone(), inputs.clone());
-    let reconciler = Reconciler::new(config.clone(), client_metrics, allocator_metrics, synced);
+    let (state, report_state) = State::new(
+        client.clone(),
+        config.namespace.clone(),
+        Component::Controller,
+        args.shared.pod().map(str::to_owned),
+    );
+    let reporter = Reporter::from(config.clone()).with_state(state);
+    let reconciler = Reconciler::new(reporter, client_metrics, allocator_metrics, synced);
 
-    let mut vital = JoinSet::new();
-    let class = args.lb_class;
+    let class = args.shared.class().map(str::to_owned);
     vital.spawn(watch::follow(
         Api::all(client.clone()),
         watcher::Config::default(),
@@ -78,20 +136,30 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Input::Node,
         inputs.clone(),
     ));
-    vital.spawn(configmap::follow(client, config, Input::Config, inputs));
+    vital.spawn(watch::follow(
+        Api::all(client.clone()),
+        watcher::Config::default(),
+        "namespaces",
+        translate::namespace_labels,
+        Input::Namespace,
+        inputs.clone(),
+    ));
+    vital.spawn(watch::follow(
+        act::pools(client.clone(), &config.namespace),
+        watcher::Config::default(),
+        "ipaddresspools",
+        |pool| pool_status::Seen::of(&pool),
+        Input::Pool,
+        inputs.clone(),
+    ));
+    vital.spawn(configuration::follow(
+        client.clone(),
+        config,
+        args.shared.configmap_wanted(),
+        Input::Config,
+        inputs,
+    ));
     vital.spawn(act::drive(reconciler, queue, writer, events));
-    vital.spawn(post_events);
-    let serving = admin::serve(listener, registry, ready, stop.clone());
-
-    tokio::select! {
-        () = stop.cancelled() => {
-            tracing::info!(op = "shutdown", "done");
-            Ok(())
-        }
-        served = serving => served.context("the metrics server"),
-        ended = vital.join_next() => match ended {
-            Some(Err(error)) => Err(error).context("a vital task failed"),
-            _ => anyhow::bail!("a vital task ended, which none may"),
-        },
-    }
+    vital.spawn(report_state);
+    Ok(())
 }

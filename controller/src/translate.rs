@@ -5,11 +5,16 @@ use std::{
     net::IpAddr,
 };
 
+use ferrolb_config::Labels;
 use ferrolb_controller_core::{FamilyPolicy, Port, Request, Transport};
-use k8s_openapi::api::core::v1::{Node, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Namespace, Node, Service, ServiceSpec};
 
 /// The annotation prefixes, the newer one first: where both are set it wins (MetalLB 0.14.9).
 const PREFIXES: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
+/// What every annotation key starts with that MetalLB calls deprecated.
+const DEPRECATED: &str = "metallb.universe.tf";
+/// The annotation that names the pool of a Service's addresses, written by the controller (MetalLB 0.14.9 and newer).
+pub const NOTED_POOL: &str = "metallb.io/ip-allocated-from-pool";
 
 /// A Service as far as this daemon cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +53,13 @@ fn request(service: Service, class: Option<&str>) -> Option<Request> {
         return None;
     }
     let annotations = service.metadata.annotations.unwrap_or_default();
-    let current = service
+    let ingress = service
         .status
         .and_then(|status| status.load_balancer)
         .and_then(|balancer| balancer.ingress)
-        .unwrap_or_default()
+        .unwrap_or_default();
+    let surplus = ingress.iter().any(says_more);
+    let current = ingress
         .into_iter()
         .filter_map(|ingress| ingress.ip)
         .filter(|ip| !ip.is_empty())
@@ -60,7 +67,15 @@ fn request(service: Service, class: Option<&str>) -> Option<Request> {
         .collect();
     Some(Request {
         balancer,
+        labels: service.metadata.labels.unwrap_or_default(),
         current,
+        surplus,
+        noted_pool: annotations.get(NOTED_POOL).cloned(),
+        deprecated: annotations
+            .keys()
+            .filter(|key| key.starts_with(DEPRECATED))
+            .cloned()
+            .collect(),
         cluster_ips: cluster_ips(&spec),
         policy: match spec.ip_family_policy.as_deref() {
             Some("PreferDualStack") => FamilyPolicy::PreferDualStack,
@@ -73,6 +88,16 @@ fn request(service: Service, class: Option<&str>) -> Option<Request> {
         backend: backend(&spec),
         ports: ports(&spec),
     })
+}
+
+/// Whether an entry of the status is more than an address. `ipMode: VIP` is not: the API server adds it (Kubernetes
+/// 1.30 and newer).
+fn says_more(ingress: &LoadBalancerIngress) -> bool {
+    let empty = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
+    empty(&ingress.ip)
+        || !empty(&ingress.hostname)
+        || ingress.ports.iter().flatten().next().is_some()
+        || ingress.ip_mode.as_deref().is_some_and(|mode| mode != "VIP")
 }
 
 /// The value of an annotation under either prefix, with its whole key; an empty value is as good as none.
@@ -165,6 +190,11 @@ pub fn node_addresses(node: &Node) -> Vec<IpAddr> {
         .collect()
 }
 
+/// The labels of a Namespace.
+pub fn namespace_labels(namespace: Namespace) -> Labels {
+    namespace.metadata.labels.unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -210,6 +240,71 @@ mod tests {
             request.current,
             [Ok("10.0.0.9".parse().unwrap()), Err("nonsense".to_owned())]
         );
+    }
+
+    #[test]
+    fn what_else_a_status_says_is_surplus() {
+        let surplus = |entry: serde_json::Value| {
+            let status = json!({"loadBalancer": {"ingress": [entry]}});
+            let object = json!({"spec": {"type": "LoadBalancer"}, "status": status});
+            seen(object, None).unwrap().surplus
+        };
+        assert!(!surplus(json!({"ip": "10.0.0.9"})));
+        // The API server's default (Kubernetes 1.30 and newer).
+        assert!(!surplus(json!({"ip": "10.0.0.9", "ipMode": "VIP"})));
+        for entry in [
+            json!({"ip": "10.0.0.9", "ipMode": "Proxy"}),
+            json!({"ip": "10.0.0.9", "hostname": "a.example"}),
+            json!({"hostname": "a.example"}),
+            json!({"ip": "10.0.0.9", "ports": [{"port": 80, "protocol": "TCP"}]}),
+        ] {
+            assert!(surplus(entry.clone()), "{entry}");
+        }
+    }
+
+    #[test]
+    fn labels_the_note_and_deprecated_keys_are_seen() {
+        let object = json!({
+            "metadata": {"labels": {"app": "x"}, "annotations": {
+                "metallb.io/ip-allocated-from-pool": "p", "metallb.io/address-pool": "p",
+                "metallb.universe.tf/allow-shared-ip": "k", "metallb.universe.tf.example/other": "",
+                "example.com/metallb.universe.tf": ""}},
+            "spec": {"type": "LoadBalancer"}});
+        let request = seen(object, None).unwrap();
+        assert_eq!(request.labels["app"], "x");
+        assert_eq!(request.noted_pool.as_deref(), Some("p"));
+        let deprecated: Vec<_> = request.deprecated.iter().map(String::as_str).collect();
+        let expected = [
+            "metallb.universe.tf.example/other",
+            "metallb.universe.tf/allow-shared-ip",
+        ];
+        assert_eq!(deprecated, expected);
+    }
+
+    #[test]
+    fn every_annotation_is_read_under_both_prefixes_and_the_newer_key_wins() {
+        for (old, new) in [(true, false), (false, true), (true, true)] {
+            let mut annotations = serde_json::Map::new();
+            for (set, prefix, value, address) in [
+                (old, "metallb.universe.tf/", "old", "10.0.0.1"),
+                (new, "metallb.io/", "new", "10.0.0.2"),
+            ] {
+                if set {
+                    annotations.insert(format!("{prefix}address-pool"), json!(value));
+                    annotations.insert(format!("{prefix}allow-shared-ip"), json!(value));
+                    annotations.insert(format!("{prefix}loadBalancerIPs"), json!(address));
+                }
+            }
+            let request = balancer(json!({}), annotations.into());
+            let (value, address) = if new {
+                ("new", "10.0.0.2")
+            } else {
+                ("old", "10.0.0.1")
+            };
+            assert_eq!(request.pool.as_deref(), Some(value));
+            assert_eq!(request.sharing.as_deref(), Some(value));
+            assert_eq!(request.desired, Ok(vec![address.parse().unwrap()]));
+        }
     }
 
     #[test]

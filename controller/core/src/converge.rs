@@ -1,21 +1,32 @@
 //! One decision: from what a Service asks for and has to what it gets.
 //!
-//! The steps are those of MetalLB's controller (0.12, with the dual-stack rules of 0.14.9), in its order:
+//! The steps are those of MetalLB's controller (0.16), in its order:
 //!
 //! 1. Without cluster IPs, or with too few for `RequireDualStack`, there is nothing to give.
-//! 2. The addresses it has are kept if they can be: of the right families, assignable, in the pool and among the
-//!    addresses asked for. First those of its status are tried, then those on record; on record first if the status
-//!    only lacks some of them, for then the write of the status is under way.
+//! 2. The addresses it has are kept if they can be: of the right families, from a pool that is there for the Service,
+//!    assignable, in the pool and among the addresses asked for. First those of its status are tried, then those on
+//!    record; on record first if the status only lacks some of them, for then the write of the status is under way.
 //! 3. A `PreferDualStack` Service with one address gets one of the other family from the same pool if there is one.
 //! 4. A Service without gets the addresses asked for, or the lowest of the pool asked for, or the lowest of the first
-//!    pool that has some.
+//!    pool that has some: first of the pools that are there for certain Services, by priority, then of the others.
 //!
 //! Before the restart barrier is lifted the addresses of the status are held, and nothing else happens.
+//!
+//! Where the ConfigMap era (0.12) and the custom resources (0.16) differ, the pool in question decides by its origin:
+//!
+//! | question | pool of the ConfigMap | pool that is a custom resource |
+//! |---|---|---|
+//! | a new configuration does not cover an address in use | refused whole | the Service is moved |
+//! | order of two addresses | as the pool's ranges supply them | IPv4 first |
+//! | requested address not in the requested pool | the address wins | refused |
+//! | annotation that names the pool | absent | written |
+//! | events about annotations of the old prefix | none | once for each key |
+//! | texts | 0.12 | 0.16 |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_config::{Family, ObjectName, Pool};
+use ferrolb_config::{Family, ObjectName, Origin, Pool};
 
 use crate::allocator::{Claim, Holding, Key, Refusal, Terms};
 use crate::family::Families;
@@ -48,6 +59,8 @@ pub(crate) struct Memory {
     told: BTreeMap<Topic, String>,
     /// The status that was to be replaced. While it is still shown, the write is under way, and it is no claim.
     replaced: Option<Vec<Result<IpAddr, String>>>,
+    /// The annotation keys it was told to be deprecated.
+    deprecated: BTreeSet<String>,
 }
 
 /// The families a Service is served with.
@@ -128,12 +141,14 @@ impl<'a> Pass<'a> {
         self.warn_of_nodes(&addresses);
 
         let shown = self.request.current.iter().map(|shown| shown.as_ref().ok());
-        let differs = !shown.eq(addresses.iter().map(Some));
+        let moves = !shown.eq(addresses.iter().map(Some));
         // Before the barrier a status that cannot be honoured yet stays.
         let left_alone = pending.is_some() && !self.core.all_seen;
-        let writes = differs && !left_alone;
+        let writes = (moves || !self.is_noted(&addresses)) && !left_alone;
+        let deprecated = self.warn_of_annotations(&addresses, writes);
         let plan = Plan {
             ingress: writes.then(|| addresses.clone()),
+            noted_pool: self.noted_pool(&addresses).map(ToString::to_string),
             pool: self
                 .core
                 .allocator
@@ -144,15 +159,44 @@ impl<'a> Pass<'a> {
             // Known at the end of the turn.
             revisit: false,
         };
-        let replaced =
-            (writes && !self.request.current.is_empty()).then(|| self.request.current.clone());
+        let replaced = (writes && moves && !self.request.current.is_empty())
+            .then(|| self.request.current.clone());
         Outcome {
             plan,
             memory: Memory {
                 told: self.told,
                 replaced,
+                deprecated,
             },
         }
+    }
+
+    /// The pool to be named by an annotation of a Service with these addresses.
+    fn noted_pool(&self, addresses: &[IpAddr]) -> Option<&str> {
+        let pool = self.core.allocator.pool_of(addresses)?;
+        (pool.origin() == Origin::Resource).then(|| pool.name())
+    }
+
+    /// Whether the object says all that is to be said with these addresses, and no more.
+    fn is_noted(&self, addresses: &[IpAddr]) -> bool {
+        !self.request.surplus && self.request.noted_pool.as_deref() == self.noted_pool(addresses)
+    }
+
+    /// Warns of annotations of the deprecated prefix, in a pass that writes, as MetalLB 0.14.9 does; returns what was
+    /// warned of.
+    fn warn_of_annotations(&mut self, addresses: &[IpAddr], writes: bool) -> BTreeSet<String> {
+        let present = &self.request.deprecated;
+        let mut told = std::mem::take(&mut self.memory.deprecated);
+        told.retain(|key| present.contains(key));
+        if writes && self.noted_pool(addresses).is_some() {
+            for key in present {
+                if told.insert(key.clone()) {
+                    let message = format!("Service uses deprecated annotation {key}");
+                    self.note(Level::Warning, "deprecatedAnnotation", message);
+                }
+            }
+        }
+        told
     }
 
     /// Brings the holding to what it should be; returns why the Service has no address although it should.
@@ -209,7 +253,9 @@ impl<'a> Pass<'a> {
             return false;
         };
         let lacks_one = self.prefers_dual(stack) && holding.addresses.len() == 1;
-        !lacks_one && self.wants(&holding.addresses, stack, &desired).is_ok()
+        !lacks_one
+            && self.is_noted(&holding.addresses)
+            && self.wants(&holding.addresses, stack, &desired).is_ok()
     }
 
     /// With which families the Service is to be served.
@@ -241,9 +287,15 @@ impl<'a> Pass<'a> {
             Unserved::Unknown(error) => {
                 let kept = self.keep(|_, addresses| any_set(addresses));
                 if kept.is_ok() {
-                    let ips = quoted(ips);
+                    let held = self.core.allocator.holding(self.name);
+                    let addresses = held.map(|held| held.addresses.clone()).unwrap_or_default();
+                    let mut whose = quoted(ips);
+                    if self.noted_pool(&addresses).is_some() {
+                        // MetalLB 0.16 names `spec.clusterIP` too.
+                        whose.extend(ips.first().map(|first| format!(" {first}")));
+                    }
                     let message =
-                        format!("Failed to retrieve ClusterIPs IPFamily for {ips}: {error}");
+                        format!("Failed to retrieve ClusterIPs IPFamily for {whose}: {error}");
                     self.fail("noclusterIPsIPFamily", message);
                     return None;
                 }
@@ -349,12 +401,9 @@ impl<'a> Pass<'a> {
         } else {
             Claim::Old
         };
-        self.core
-            .allocator
-            .admits(self.name, addresses, &self.terms, claim)
+        self.assignable(addresses, claim)
             .map_err(Objection::Refused)?;
-        let pool = self.core.allocator.pool_of(addresses).map(Pool::name);
-        if self.asked_pool().is_some_and(|asked| pool != Some(asked)) {
+        if self.misses_pool(addresses, wanted).is_some() {
             return Err(Objection::NotWanted);
         }
         // One of two addresses may have been asked for, the other added.
@@ -364,6 +413,41 @@ impl<'a> Pass<'a> {
             return Err(Objection::NotWanted);
         }
         Ok(())
+    }
+
+    /// Whether the Service may have these addresses.
+    pub(crate) fn assignable(&self, addresses: &[IpAddr], claim: Claim) -> Result<(), Refusal> {
+        if let Some(pool) = self.core.allocator.pool_of(addresses) {
+            self.admitted(pool)?;
+        }
+        self.core
+            .allocator
+            .admits(self.name, addresses, &self.terms, claim)
+    }
+
+    /// Whether the pool is there for the Service.
+    pub(crate) fn admitted(&self, pool: &Pool) -> Result<(), Refusal> {
+        let namespace = &self.name.namespace;
+        let labels = self.core.namespaces.get(namespace);
+        let admits = pool
+            .allocation()
+            .is_none_or(|allocation| allocation.admits(namespace, labels, &self.request.labels));
+        if admits {
+            return Ok(());
+        }
+        Err(Refusal::NotAdmitted {
+            pool: pool.name().to_string(),
+        })
+    }
+
+    /// The pool asked for, if these addresses are not from it.
+    pub(crate) fn misses_pool(&self, addresses: &[IpAddr], wanted: &[IpAddr]) -> Option<&'a str> {
+        let pool = self.core.allocator.pool_of(addresses);
+        // In the ConfigMap era an address asked for outweighs the pool asked for.
+        let outweighed =
+            !wanted.is_empty() && pool.is_some_and(|pool| pool.origin() == Origin::ConfigMap);
+        self.asked_pool()
+            .filter(|asked| !outweighed && pool.map(Pool::name) != Some(asked))
     }
 
     /// The pool asked for.

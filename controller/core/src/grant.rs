@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ferrolb_config::{Family, Pool, Protocol};
+use ferrolb_config::{Allocation, Family, Origin, Pool, Protocol};
 
 use crate::allocator::{Claim, Refusal};
 use crate::converge::{Pass, Stack, Topic};
@@ -35,68 +35,80 @@ impl Pass<'_> {
         if !serves {
             return Err(Refusal::WrongFamily(wanted.to_vec()));
         }
-        self.core
-            .allocator
-            .admits(self.name, wanted, &self.terms, Claim::New)?;
-        let pool = self.core.allocator.pool_of(wanted).map(Pool::name);
-        match self.asked_pool() {
-            Some(asked) if pool != Some(asked) => Err(Refusal::WrongPool {
+        let assignable = self.assignable(wanted, Claim::New);
+        match (assignable, self.misses_pool(wanted, wanted)) {
+            // That somebody still shows an address passes by itself, so it is said last.
+            (Ok(()) | Err(Refusal::Shown { .. }), Some(asked)) => Err(Refusal::WrongPool {
                 addresses: wanted.to_vec(),
                 pool: asked.to_string(),
             }),
-            _ => Ok(wanted.to_vec()),
+            (assignable, _) => assignable.map(|()| wanted.to_vec()),
         }
     }
 
     /// The lowest addresses of the pool asked for, or of the first pool that has some.
     fn choose(&self, stack: Stack) -> Result<Vec<IpAddr>, Refusal> {
+        if let Some(asked) = self.asked_pool() {
+            return self.choose_from(asked, stack);
+        }
         let allocator = &self.core.allocator;
-        let asked = match self.asked_pool() {
-            Some(name) => Some(
-                allocator
-                    .pool(name)
-                    .ok_or_else(|| Refusal::UnknownPool(name.to_string()))?,
-            ),
-            None => None,
-        };
-        if let Some(pool) = asked.filter(|pool| pool.protocol() == Protocol::Bgp) {
-            return Err(Refusal::Bgp {
-                pool: pool.name().to_string(),
-            });
-        }
         let automatic = || allocator.pools().iter().filter(|pool| pool.auto_assign());
-        let candidates: Vec<&Pool> = match asked {
-            Some(pool) => vec![pool],
-            None => automatic()
-                .filter(|pool| pool.protocol() == Protocol::Layer2)
-                .collect(),
-        };
-        let single = if self.prefers_dual(stack) {
-            vec![stack.primary, other(stack.primary)]
-        } else {
-            Vec::new()
-        };
-        let attempts =
-            std::iter::once(stack.families).chain(single.into_iter().map(Families::Single));
-        for families in attempts {
-            let mut found = candidates
-                .iter()
-                .filter_map(|pool| allocator.lowest(pool, families, &self.terms));
-            if let Some(addresses) = found.next() {
-                return Ok(addresses);
-            }
-        }
-        if let Some(pool) = asked {
-            let pool = pool.name().to_string();
-            return Err(Refusal::PoolExhausted {
-                pool,
-                families: stack.families,
-            });
+        // Those that are there for certain Services come first; the sort leaves pools of one priority in their order.
+        let mut pinned: Vec<&Pool> = automatic()
+            .filter(|pool| pool.allocation().is_some() && self.admitted(pool).is_ok())
+            .collect();
+        pinned.sort_by_key(|pool| {
+            let priority = pool.allocation().and_then(Allocation::priority);
+            (priority.is_none(), priority)
+        });
+        let free: Vec<&Pool> = automatic()
+            .filter(|pool| pool.allocation().is_none())
+            .collect();
+        let mut found = [pinned, free]
+            .into_iter()
+            .filter_map(|pools| self.lowest(&pools, stack));
+        if let Some(addresses) = found.next() {
+            return Ok(addresses);
         }
         let bgp = automatic().filter(|pool| pool.protocol() == Protocol::Bgp);
         Err(Refusal::Exhausted {
             bgp: bgp.map(|pool| pool.name().to_string()).collect(),
         })
+    }
+
+    /// The lowest addresses of this pool.
+    fn choose_from(&self, asked: &str, stack: Stack) -> Result<Vec<IpAddr>, Refusal> {
+        let allocator = &self.core.allocator;
+        let pool = allocator
+            .pool(asked)
+            .ok_or_else(|| Refusal::UnknownPool(asked.to_string()))?;
+        if pool.protocol() == Protocol::Bgp {
+            return Err(Refusal::Bgp {
+                pool: pool.name().to_string(),
+            });
+        }
+        self.admitted(pool)?;
+        self.lowest(&[pool], stack)
+            .ok_or_else(|| used_up(pool, stack.families))
+    }
+
+    /// The lowest addresses of the first of these pools that has what the Service is to have; only then, if it may do
+    /// with less, of the first that has less.
+    fn lowest(&self, pools: &[&Pool], stack: Stack) -> Option<Vec<IpAddr>> {
+        let single = if self.prefers_dual(stack) {
+            vec![stack.primary, other(stack.primary)]
+        } else {
+            Vec::new()
+        };
+        std::iter::once(stack.families)
+            .chain(single.into_iter().map(Families::Single))
+            .find_map(|families| {
+                let mut found = pools
+                    .iter()
+                    .filter(|pool| pool.protocol() == Protocol::Layer2)
+                    .filter_map(|pool| self.core.allocator.lowest(pool, families, &self.terms));
+                found.next()
+            })
     }
 
     /// Adds the second address of a Service that prefers two.
@@ -122,10 +134,7 @@ impl Pass<'_> {
                 .core
                 .allocator
                 .lowest(pool, missing, &self.terms)
-                .ok_or_else(|| Refusal::PoolExhausted {
-                    pool: pool.name().to_string(),
-                    families: missing,
-                }),
+                .ok_or_else(|| exhausted(pool, missing)),
         };
         let assigned = added.and_then(|mut added| {
             added.insert(0, *one);
@@ -154,6 +163,25 @@ impl Pass<'_> {
                 );
             }
         }
+    }
+}
+
+/// That the pool asked for has nothing left of these families.
+fn used_up(pool: &Pool, families: Families) -> Refusal {
+    match (pool.origin(), families) {
+        (Origin::Resource, Families::Single(_)) => Refusal::PoolEmpty {
+            pool: pool.name().to_string(),
+        },
+        (Origin::ConfigMap, _) | (_, Families::Dual) => exhausted(pool, families),
+    }
+}
+
+/// The same, naming the families.
+fn exhausted(pool: &Pool, families: Families) -> Refusal {
+    Refusal::PoolExhausted {
+        pool: pool.name().to_string(),
+        origin: pool.origin(),
+        families,
     }
 }
 

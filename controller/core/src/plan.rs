@@ -2,14 +2,19 @@
 
 use std::net::IpAddr;
 
+use ferrolb_config::Origin;
+
 use crate::notice::Notice;
 
 /// The outcome of one decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// `Some(list)`: write exactly these to `status.loadBalancer.ingress` in this order (an empty list clears it).
-    /// `None`: leave the status alone.
+    /// `None`: leave the status and the annotation alone.
     pub ingress: Option<Vec<IpAddr>>,
+    /// What the annotation `metallb.io/ip-allocated-from-pool` is to say whenever `ingress` is written; `None`: it is to
+    /// be absent. Only addresses of pools that are custom resources are noted so, as in MetalLB since 0.13.9.
+    pub noted_pool: Option<String>,
     /// The pool of the addresses held after this decision; `None` if none is held.
     pub pool: Option<String>,
     /// Events to post, in order.
@@ -36,4 +41,8 @@ pub struct PoolUse {
     pub v4_in_use: u64,
     /// Distinct IPv6 addresses held by Services.
     pub v6_in_use: u64,
+    /// Services that hold addresses of the pool.
+    pub services: u64,
+    /// Which kind of source the pool stands in.
+    pub origin: Origin,
 }

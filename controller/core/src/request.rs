@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use ferrolb_config::Labels;
+
 /// Kubernetes `ServicePort.protocol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
@@ -55,10 +57,19 @@ pub enum FamilyPolicy {
 /// One Service, in the allocator's language.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
+    /// `metadata.labels`, by which pools select (`serviceAllocation.serviceSelectors`).
+    pub labels: Labels,
     /// `spec.type` is `LoadBalancer` and the Service's class is ours to serve.
     pub balancer: bool,
     /// `status.loadBalancer.ingress[].ip` in order, entries without `ip` left out; `Err` is a text that is no address.
     pub current: Vec<Result<IpAddr, String>>,
+    /// `status.loadBalancer.ingress` says more than `ip` and the default `ipMode: VIP`, such as host names: it is written
+    /// anew, as MetalLB does.
+    pub surplus: bool,
+    /// The pool as the annotation `metallb.io/ip-allocated-from-pool` of the Service names it; `None` if it is not there.
+    pub noted_pool: Option<String>,
+    /// The keys of its annotations that start with the prefix MetalLB calls deprecated since 0.14.9.
+    pub deprecated: BTreeSet<String>,
     /// `spec.clusterIPs`, or `[spec.clusterIP]` where a server does not know the list. `None` (the text) is possible.
     pub cluster_ips: Vec<String>,
     /// `spec.ipFamilyPolicy`.
@@ -78,6 +89,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether the object bears anything that a Service without addresses does not.
+    pub(crate) fn shows_anything(&self) -> bool {
+        !self.current.is_empty() || self.surplus || self.noted_pool.is_some()
+    }
+
     /// The addresses the status shows, canonical.
     pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
         let shown = self.current.iter().flatten();

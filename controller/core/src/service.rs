@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_config::{Config, ObjectName, Refused};
+use ferrolb_config::{Config, Labels, ObjectName, Refused};
 
 use crate::allocator::Allocator;
 use crate::converge::{Memory, Pass};
@@ -20,6 +20,8 @@ use crate::request::Request;
 pub struct Core {
     pub(crate) allocator: Allocator,
     configured: bool,
+    /// The labels of the Namespaces that are known.
+    pub(crate) namespaces: BTreeMap<String, Labels>,
     /// The restart barrier is lifted.
     pub(crate) all_seen: bool,
     /// Services of type `LoadBalancer`.
@@ -46,9 +48,12 @@ impl Core {
 
     /// Takes a configuration; the caller then decides all Services again.
     ///
+    /// A Service whose address came from a pool that is a custom resource may lose it by this: it is moved when it is
+    /// decided next (MetalLB since 0.14.2).
+    ///
     /// # Errors
-    /// If a Service could not keep its address (MetalLB's in-use rule, 0.7–0.13): one problem for each such Service.
-    /// Nothing has changed then.
+    /// If a Service could not keep its address from a pool of the ConfigMap (MetalLB's in-use rule, 0.7–0.13): one
+    /// problem for each such Service. Nothing has changed then.
     pub fn configure(&mut self, config: Config) -> Result<(), Refused> {
         self.allocator.configure(config)?;
         self.configured = true;
@@ -58,6 +63,16 @@ impl Core {
     /// Whether a configuration was accepted.
     pub fn configured(&self) -> bool {
         self.configured
+    }
+
+    /// Takes the labels of a Namespace, `None` if it is gone or cannot be seen: then it is selected by nobody. If this
+    /// changed anything (which is returned), the caller decides all Services of the Namespace again.
+    pub fn label(&mut self, namespace: &str, labels: Option<Labels>) -> bool {
+        let before = match labels.clone() {
+            Some(labels) => self.namespaces.insert(namespace.to_owned(), labels),
+            None => self.namespaces.remove(namespace),
+        };
+        before != labels
     }
 
     /// Replaces the addresses that belong to nodes, each with the node's name. They are not given out. A Service that
@@ -95,7 +110,7 @@ impl Core {
             Some(request) if request.balancer => self.converge(name, request),
             _ => {
                 self.forget(name);
-                let shown = request.is_some_and(|request| !request.current.is_empty());
+                let shown = request.is_some_and(Request::shows_anything);
                 Plan {
                     ingress: shown.then(Vec::new),
                     ..Plan::default()

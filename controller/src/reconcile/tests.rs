@@ -1,10 +1,14 @@
 //! What the controller does, told as inputs and effects.
 
+use std::collections::BTreeSet;
+
 use ferrolb_controller_core::{FamilyPolicy, Request};
-use ferrolb_runtime::ready::Ready;
+use ferrolb_runtime::{ready::Ready, watch::Unavailable};
 use prometheus::Registry;
 
 use super::*;
+
+mod resources;
 
 struct Bench {
     reconciler: Reconciler,
@@ -37,6 +41,10 @@ fn pool(addresses: &str) -> Source {
     Source::Read(ferrolb_config::read(&text).unwrap())
 }
 
+fn objects() -> Objects {
+    Objects::new(ObjectName::new("metallb-system", "config"))
+}
+
 fn bad() -> Source {
     Source::Refused(ferrolb_config::read("nonsense: 1").unwrap_err())
 }
@@ -59,6 +67,10 @@ impl Bench {
     fn told(service: &str, current: &[&str], desired: &[&str], version: u64) -> Input {
         let request = Request {
             balancer: true,
+            labels: Labels::new(),
+            surplus: false,
+            noted_pool: None,
+            deprecated: BTreeSet::new(),
             current: current.iter().map(|text| Ok(ip(text))).collect(),
             cluster_ips: vec!["10.96.0.9".to_owned()],
             policy: FamilyPolicy::SingleStack,
@@ -82,8 +94,9 @@ impl Bench {
     fn started(addresses: &str) -> Self {
         let mut bench = bench();
         bench.take(Input::Node(Change::Synced));
+        bench.take(Input::Namespace(Change::Synced));
         bench.take(Input::Service(Change::Synced));
-        bench.take(Input::Config(pool(addresses), None));
+        bench.take(Input::Config(pool(addresses), objects()));
         assert!(bench.reconciler.core.configured());
         bench
     }
@@ -93,6 +106,7 @@ impl Bench {
         let written = Written::Done {
             version: self.version.to_string(),
             ingress: write.ingress.clone(),
+            noted_pool: write.noted_pool.clone(),
         };
         self.take(Input::Written(write.name.clone(), write.id, written))
     }
@@ -101,7 +115,7 @@ impl Bench {
 fn writes(effects: &[Effect]) -> Vec<Write> {
     let writes = effects.iter().filter_map(|effect| match effect {
         Effect::Write(write) => Some(write.clone()),
-        Effect::Event { .. } => None,
+        Effect::Event { .. } | Effect::WritePool(_) => None,
     });
     writes.collect()
 }
@@ -109,7 +123,7 @@ fn writes(effects: &[Effect]) -> Vec<Write> {
 fn reasons(effects: &[Effect]) -> Vec<&str> {
     let reasons = effects.iter().filter_map(|effect| match effect {
         Effect::Event { reason, .. } => Some(reason.as_str()),
-        Effect::Write(_) => None,
+        Effect::Write(_) | Effect::WritePool(_) => None,
     });
     reasons.collect()
 }
@@ -122,11 +136,11 @@ fn only(effects: &[Effect]) -> Write {
 }
 
 #[test]
-fn nothing_is_given_before_services_and_nodes_were_seen() {
+fn nothing_is_given_before_services_nodes_and_namespaces_were_seen() {
     let mut bench = bench();
     assert!(
         bench
-            .take(Input::Config(pool("10.0.0.1-10.0.0.2"), None))
+            .take(Input::Config(pool("10.0.0.1-10.0.0.2"), objects()))
             .is_empty()
     );
     let waiting = bench.applied("waiting", &[], &[]);
@@ -136,6 +150,7 @@ fn nothing_is_given_before_services_and_nodes_were_seen() {
     assert_eq!(bench.ready.pending(), ["services"]);
     assert!(bench.take(Input::Service(Change::Synced)).is_empty());
     assert!(bench.ready.pending().is_empty());
+    assert!(bench.take(Input::Namespace(Change::Synced)).is_empty());
     let write = only(&bench.take(Input::Node(Change::Synced)));
     assert_eq!(
         (write.name, write.ingress),
@@ -144,12 +159,14 @@ fn nothing_is_given_before_services_and_nodes_were_seen() {
 }
 
 #[test]
-fn nodes_that_may_not_be_seen_hold_nothing_up() {
+fn nodes_and_namespaces_that_may_not_be_seen_hold_nothing_up() {
     let mut bench = bench();
-    bench.take(Input::Config(pool("10.0.0.1/32"), None));
+    bench.take(Input::Config(pool("10.0.0.1/32"), objects()));
     let service = bench.applied("a", &[], &[]);
     bench.take(service);
     bench.take(Input::Service(Change::Synced));
+    let forbidden = Input::Namespace(Change::Unavailable(Unavailable::Forbidden));
+    assert!(bench.take(forbidden).is_empty());
     let forbidden = Input::Node(Change::Unavailable(Unavailable::Forbidden));
     assert_eq!(only(&bench.take(forbidden)).ingress, [ip("10.0.0.1")]);
 }
@@ -163,8 +180,9 @@ fn a_node_that_gives_its_address_up_lets_the_refused_have_it() {
         vec![ip("10.0.0.1")],
     )));
     bench.take(Input::Node(Change::Synced));
+    bench.take(Input::Namespace(Change::Synced));
     bench.take(Input::Service(Change::Synced));
-    bench.take(Input::Config(pool("10.0.0.1/32"), None));
+    bench.take(Input::Config(pool("10.0.0.1/32"), objects()));
     let service = bench.applied("a", &[], &[]);
     assert_eq!(reasons(&bench.take(service)), ["AllocationFailed"]);
     let write = only(&bench.take(Input::Node(Change::Deleted(node))));
@@ -264,7 +282,7 @@ fn an_edit_that_does_not_fit_is_told_once_and_taken_up_when_it_does() {
     let mut bench = Bench::started("10.0.0.1/32");
     let holder = bench.applied("a", &["10.0.0.1"], &[]);
     bench.take(holder);
-    let effects = bench.take(Input::Config(pool("10.0.0.2/32"), None));
+    let effects = bench.take(Input::Config(pool("10.0.0.2/32"), objects()));
     assert_eq!(reasons(&effects), ["ConfigurationRefused"]);
     assert_eq!(bench.metrics.config_stale.get(), 1);
     // Another Service lets go of something else: tried again, in silence.
@@ -281,15 +299,19 @@ fn an_edit_that_does_not_fit_is_told_once_and_taken_up_when_it_does() {
 fn a_refusal_is_told_again_when_the_bad_document_comes_back() {
     let mut bench = Bench::started("10.0.0.1/32");
     assert_eq!(
-        reasons(&bench.take(Input::Config(bad(), None))),
+        reasons(&bench.take(Input::Config(bad(), objects()))),
         ["ConfigurationRefused"]
     );
-    assert!(bench.take(Input::Config(Source::Absent, None)).is_empty());
+    assert!(
+        bench
+            .take(Input::Config(Source::Absent, objects()))
+            .is_empty()
+    );
     assert_eq!(
-        reasons(&bench.take(Input::Config(bad(), None))),
+        reasons(&bench.take(Input::Config(bad(), objects()))),
         ["ConfigurationRefused"]
     );
-    let repaired = bench.take(Input::Config(pool("10.0.0.1/32"), None));
+    let repaired = bench.take(Input::Config(pool("10.0.0.1/32"), objects()));
     assert_eq!(reasons(&repaired), ["ConfigurationAccepted"]);
 }
 

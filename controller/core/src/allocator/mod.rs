@@ -16,7 +16,7 @@ mod space;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_config::{Config, Family, ObjectName, Pool, Problem, Protocol, Refused};
+use ferrolb_config::{Config, Family, ObjectName, Origin, Pool, Problem, Protocol, Refused};
 
 use self::sharing::Tenancy;
 use self::shown::Shown;
@@ -74,11 +74,13 @@ impl Allocator {
     /// Takes a new configuration.
     ///
     /// # Errors
-    /// If a Service could not keep its addresses; then nothing has changed.
+    /// If a Service could not keep its addresses from a pool of the ConfigMap; then nothing has changed. Addresses from
+    /// another pool stay with their Service although no pool covers them any more, until it is decided.
     pub(crate) fn configure(&mut self, config: Config) -> Result<(), Refused> {
         let losses = self
             .holdings
             .iter()
+            .filter(|(_, holding)| self.is_kept_by_all_means(&holding.addresses))
             .filter_map(|(name, holding)| loss(&config, name, &holding.addresses));
         Refused::unless_empty(losses.collect())?;
         self.spaces = config
@@ -99,7 +101,18 @@ impl Allocator {
         for address in known {
             self.list(address);
         }
+        for holding in self.holdings.values() {
+            if let Some(space) = space_of_all(&self.config, &mut self.spaces, &holding.addresses) {
+                space.services += 1;
+            }
+        }
         Ok(())
+    }
+
+    /// Whether the addresses are from a pool of the ConfigMap.
+    fn is_kept_by_all_means(&self, addresses: &[IpAddr]) -> bool {
+        self.pool_of(addresses)
+            .is_some_and(|pool| pool.origin() == Origin::ConfigMap)
     }
 
     /// Replaces the addresses of nodes.
@@ -152,6 +165,11 @@ impl Allocator {
             v6_total: pool.size(Family::V6),
             v4_in_use: held(pool, Family::V4),
             v6_in_use: held(pool, Family::V6),
+            services: self
+                .spaces
+                .get(pool.name())
+                .map_or(0, |space| space.services),
+            origin: pool.origin(),
         });
         uses.collect()
     }
@@ -197,7 +215,8 @@ impl Allocator {
 
     /// Ends the decision: what the status shows and the Service does not hold is closed to all who do not have or show
     /// it too. Returns whether another Service may now get what it did not get before: an address is held on other
-    /// terms, was released and is not shown any more, or is not shown any more.
+    /// terms, was released and is not shown any more, is not shown any more, or was only shown and is now held, so that
+    /// it can be shared.
     pub(crate) fn close(&mut self, name: &ObjectName, turn: Turn) -> bool {
         let after = self.holdings.get(name);
         let has = |address: &IpAddr| after.is_some_and(|after| after.addresses.contains(address));
@@ -215,9 +234,14 @@ impl Allocator {
         let cleared = |address: &IpAddr| {
             !shown.contains(address) && !has(address) && self.pool_of(&[*address]).is_some()
         };
+        let opened =
+            |address: &IpAddr| has(address) && after.is_some_and(|after| after.terms.key.shares());
         let gave_way = (terms_changed && !kept.is_empty())
             || released.iter().any(free)
-            || turn.lingering.iter().any(cleared);
+            || turn
+                .lingering
+                .iter()
+                .any(|address| cleared(address) || opened(address));
 
         let claimable = self.shown.admit(BTreeSet::new());
         let touched: Vec<IpAddr> = claimable
@@ -265,16 +289,21 @@ impl Allocator {
             if let Some(tenancy) = self.tenancies.get(&address) {
                 tenancy.admits(name, terms, address)?;
             }
-            if claim == Claim::New
-                && let Some(services) = self.shown.against(address)
-            {
-                return Err(Refusal::Shown {
-                    address,
-                    services: services.iter().cloned().collect(),
-                });
-            }
         }
-        Ok(())
+        // Said last, and of the first address that anyone shows: what a Service held it may claim only in the decision
+        // that gives it up, and the reason why it gets nothing else is to be the same before and after.
+        let closed = |address: &IpAddr| self.shown.against(*address).is_some();
+        if claim == Claim::Old || !addresses.iter().any(closed) {
+            return Ok(());
+        }
+        let shown = addresses.iter().find_map(|address| {
+            let services = self.shown.by(*address)?;
+            Some(Refusal::Shown {
+                address: *address,
+                services: services.iter().cloned().collect(),
+            })
+        });
+        shown.map_or(Ok(()), Err)
     }
 
     /// Gives the Service exactly these addresses on these terms; what else it had is released.
@@ -303,6 +332,9 @@ impl Allocator {
             tenancy.enter(name, &holding.terms);
             self.list(address);
         }
+        if let Some(space) = space_of_all(&self.config, &mut self.spaces, &holding.addresses) {
+            space.services += 1;
+        }
         self.holdings.insert(name.clone(), holding);
         Ok(())
     }
@@ -312,6 +344,9 @@ impl Allocator {
         let Some(holding) = self.holdings.remove(name) else {
             return;
         };
+        if let Some(space) = space_of_all(&self.config, &mut self.spaces, &holding.addresses) {
+            space.services = space.services.saturating_sub(1);
+        }
         for address in holding.addresses {
             self.unlist(address);
             if let Some(tenancy) = self.tenancies.get_mut(&address) {
@@ -371,6 +406,15 @@ fn space_of<'a>(
     address: IpAddr,
 ) -> Option<&'a mut Space> {
     spaces.get_mut(config.pool_of(address)?.name())
+}
+
+/// The space of the pool that can give out all of the addresses.
+fn space_of_all<'a>(
+    config: &Config,
+    spaces: &'a mut BTreeMap<String, Space>,
+    addresses: &[IpAddr],
+) -> Option<&'a mut Space> {
+    spaces.get_mut(common_pool(config, addresses)?.name())
 }
 
 /// The pool that can give out all of the addresses.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ferrolb_config::ObjectName;
+use ferrolb_config::{ObjectName, Origin};
 
 use crate::family::Families;
 use crate::notice::quoted;
@@ -17,6 +17,9 @@ pub(crate) enum Refusal {
     /// The addresses do not lie in one pool, or are avoided as buggy there.
     #[error("{} is not allowed in config", quoted(.0))]
     NotAllowed(Vec<IpAddr>),
+    /// The pool is there for other Services (`serviceAllocation`).
+    #[error("pool {pool} not compatible for ip assignment")]
+    NotAdmitted { pool: String },
     /// Somebody has the address, and not on terms that allow sharing.
     #[error(
         "can't change sharing key for \"{name}\", address also in use by {}",
@@ -57,8 +60,15 @@ pub(crate) enum Refusal {
     #[error("unknown pool {0:?}")]
     UnknownPool(String),
     /// The requested pool is used up.
-    #[error("no available IPs in pool {pool:?} for {families} IPFamily")]
-    PoolExhausted { pool: String, families: Families },
+    #[error("no available IPs in pool {} for {families} IPFamily", title(pool, *origin))]
+    PoolExhausted {
+        pool: String,
+        origin: Origin,
+        families: Families,
+    },
+    /// The requested pool has no address left, said as MetalLB 0.16 does for a single family.
+    #[error("no available IPs in pool {pool}")]
+    PoolEmpty { pool: String },
     /// All pools are used up; those named would be tried, were they not for BGP.
     #[error("no available IPs{}", closed(bgp))]
     Exhausted { bgp: Vec<String> },
@@ -77,6 +87,14 @@ fn list(services: &[ObjectName]) -> String {
         named
     } else {
         format!("{named} and {more} more")
+    }
+}
+
+/// A pool's name as the releases of its origin print it.
+fn title(pool: &str, origin: Origin) -> String {
+    match origin {
+        Origin::ConfigMap => format!("{pool:?}"),
+        Origin::Resource => pool.to_string(),
     }
 }
 

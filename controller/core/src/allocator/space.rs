@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ferrolb_config::{Family, Pool};
+use ferrolb_config::{Family, Origin, Pool};
 
 use super::free::Runs;
 use super::numbering::Numbering;
@@ -43,6 +43,19 @@ impl Side {
 pub(super) struct Space {
     v4: Side,
     v6: Side,
+    /// Which family's address comes first of two.
+    order: Order,
+    /// Number of Services whose addresses are all of this pool.
+    pub(super) services: u64,
+}
+
+/// The order of two addresses from one pool. It matters: the first one decides which node answers.
+#[derive(Debug)]
+enum Order {
+    /// As the pool's ranges supply them (MetalLB 0.12).
+    Ranges,
+    /// IPv4 first (MetalLB since 0.14.9).
+    V4First,
 }
 
 impl Space {
@@ -51,6 +64,11 @@ impl Space {
         Self {
             v4: Side::new(pool, Family::V4),
             v6: Side::new(pool, Family::V6),
+            order: match pool.origin() {
+                Origin::ConfigMap => Order::Ranges,
+                Origin::Resource => Order::V4First,
+            },
+            services: 0,
         }
     }
 
@@ -104,14 +122,17 @@ impl Space {
         }
     }
 
-    /// The lowest addresses of these families that a newcomer on these terms may have, in the order the pool's ranges
-    /// supply them (MetalLB 0.12); all families or none.
+    /// The lowest addresses of these families that a newcomer on these terms may have, in the order of the pool; all
+    /// families or none.
     pub(super) fn lowest(&self, families: Families, terms: &Terms) -> Option<Vec<IpAddr>> {
         match families {
             Families::Single(family) => Some(vec![self.side(family).lowest(terms)?]),
             Families::Dual => {
                 let (v4, v6) = (self.v4.lowest(terms)?, self.v6.lowest(terms)?);
-                let v4_first = self.range_of(v4) < self.range_of(v6);
+                let v4_first = match self.order {
+                    Order::Ranges => self.range_of(v4) < self.range_of(v6),
+                    Order::V4First => true,
+                };
                 Some(if v4_first { vec![v4, v6] } else { vec![v6, v4] })
             }
         }

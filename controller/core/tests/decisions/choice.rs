@@ -8,8 +8,12 @@ use crate::world::*;
 
 /// Takes addresses until there are none, and gives the last byte of each.
 fn take_all(document: &str) -> Vec<String> {
+    take_all_of(&plain(), document)
+}
+
+fn take_all_of(request: &Request, document: &str) -> Vec<String> {
     let mut world = World::new(document);
-    let all = (0..2000).map(|number| world.give(&format!("s{number}"), &plain()));
+    let all = (0..2000).map(|number| world.give(&format!("s{number}"), request));
     all.take_while(|address| !address.is_empty()).collect()
 }
 
@@ -31,8 +35,20 @@ fn pools_are_used_up_in_metallbs_order() {
         ),
         ("10.0.0.5-10.0.0.5", 1, "10.0.0.5", "10.0.0.5"),
         ("1.2.3.8/31, 1.2.3.0/30", 6, "1.2.3.8", "1.2.3.3"),
+        ("1.2.3.0/24", 256, "1.2.3.0", "1.2.3.255"),
+        (
+            "'fc00:f853:ccd:e799::-fc00:f853:ccd:e799::10'",
+            17,
+            "fc00:f853:ccd:e799::",
+            "fc00:f853:ccd:e799::10",
+        ),
     ] {
-        let taken = take_all(&pools(&[("a", addresses, "")]));
+        let request = if addresses.contains("::") {
+            v6()
+        } else {
+            plain()
+        };
+        let taken = take_all_of(&request, &pools(&[("a", addresses, "")]));
         assert_eq!(
             (taken.len(), taken[0].as_str(), taken[count - 1].as_str()),
             (count, first, last)

@@ -1,5 +1,6 @@
 //! Changes of the configuration while addresses are in use: metallb.md 3.4.
 
+use ferrolb_config::Origin;
 use ferrolb_controller_core::{FamilyPolicy, PoolUse, Request};
 
 use crate::world::*;
@@ -198,13 +199,15 @@ fn use_is_counted_for_each_pool_and_family() {
             ..sharing("k", &[2])
         },
     );
-    let uses = [
+    let mut uses = [
         PoolUse {
             name: "a".into(),
             v4_total: 254,
             v6_total: 256,
             v4_in_use: 1,
             v6_in_use: 2,
+            services: 2,
+            origin: Origin::ConfigMap,
         },
         PoolUse {
             name: "b".into(),
@@ -212,10 +215,13 @@ fn use_is_counted_for_each_pool_and_family() {
             v6_total: 0,
             v4_in_use: 1,
             v6_in_use: 0,
+            services: 2,
+            origin: Origin::ConfigMap,
         },
     ];
     assert_eq!(world.core.pools(), uses);
     world.delete("s1");
+    uses[1].services = 1;
     assert_eq!(world.core.pools(), uses);
     world.delete("s2");
     world.delete("x");

@@ -301,11 +301,18 @@ fn other_wishes_move_the_service() {
 
 #[test]
 fn address_and_pool_must_fit_together() {
-    let mut world = World::new(DOCUMENT);
     let contrary = Request {
         pool: Some("second".into()),
         ..asking(&["10.0.0.3"])
     };
+    // In the ConfigMap era the address wins.
+    let mut world = World::new(DOCUMENT);
+    assert_eq!(world.give("a", &contrary), "10.0.0.3");
+    let pools = vec![
+        resource("first", &["10.0.0.0/30"]),
+        resource("second", &["10.0.1.0/30"]),
+    ];
+    let mut world = World::of(resources(pools));
     let text = r#"requested loadBalancer IP(s) ["10.0.0.3"] is not compatible with requested address pool second"#;
     assert_eq!(world.apply("a", &contrary).pending.as_deref(), Some(text));
     let fitting = Request {

@@ -11,6 +11,8 @@
     reason = "the words every test here is written in"
 )]
 
+mod allocation;
+mod assignment;
 mod choice;
 mod configuration;
 mod convergence;
@@ -21,4 +23,5 @@ mod notices;
 mod restart;
 mod sharing;
 mod shown;
+mod steps;
 mod world;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_config::{Config, Family, ObjectName, Pool, Protocol};
+use ferrolb_config::{Config, Family, Labels, ObjectName, Origin, Pool, Protocol};
 use ferrolb_controller_core::{FamilyPolicy, Request};
 
 use crate::world::*;
@@ -22,6 +22,8 @@ fn parsed(status: &[String]) -> Option<Vec<IpAddr>> {
 pub struct Model {
     pub config: Config,
     pub nodes: BTreeSet<IpAddr>,
+    /// The labels of the Namespaces that are known.
+    pub namespaces: BTreeMap<String, Labels>,
     pub requests: BTreeMap<ObjectName, Request>,
     pub held: BTreeMap<ObjectName, Vec<IpAddr>>,
     /// The terms an address is held on, which are those of the last decision that kept or gave it.
@@ -101,11 +103,35 @@ impl Model {
     }
 
     fn asked_pool_fits(&self, request: &Request, addresses: &[IpAddr]) -> bool {
-        let pool = self.pool_of(addresses).map(Pool::name);
+        let pool = self.pool_of(addresses);
+        let wishes = !request.desired.as_ref().unwrap().is_empty();
+        if wishes && pool.is_some_and(|pool| pool.origin() == Origin::ConfigMap) {
+            return true;
+        }
         request
             .pool
             .as_deref()
-            .is_none_or(|asked| pool == Some(asked))
+            .is_none_or(|asked| pool.map(Pool::name) == Some(asked))
+    }
+
+    /// Whether the pool is there for the Service.
+    fn admitted(&self, name: &ObjectName, request: &Request, pool: &Pool) -> bool {
+        let labels = self.namespaces.get(&name.namespace);
+        pool.allocation()
+            .is_none_or(|allocation| allocation.admits(&name.namespace, labels, &request.labels))
+    }
+
+    /// Whether the configuration leaves a Service these addresses.
+    pub fn leaves(&self, name: &ObjectName, addresses: &[IpAddr]) -> bool {
+        let request = &self.requests[name];
+        let admits = |pool: &Pool| self.admitted(name, request, pool);
+        request.pool.is_none() && self.pool_of(addresses).is_some_and(admits)
+    }
+
+    /// What the annotation of a Service with these addresses is to say.
+    pub fn noted(&self, addresses: &[IpAddr]) -> Option<String> {
+        let pool = self.pool_of(addresses).filter(|_| !addresses.is_empty())?;
+        (pool.origin() == Origin::Resource).then(|| pool.name().to_string())
     }
 
     fn keeps(&self, name: &ObjectName, request: &Request, held: &[IpAddr]) -> bool {
@@ -114,7 +140,9 @@ impl Model {
             && request.cluster_ips.len() == 2
             && wished.len() == 1;
         Self::serves(request, held)
-            && self.pool_of(held).is_some()
+            && self
+                .pool_of(held)
+                .is_some_and(|pool| self.admitted(name, request, pool))
             && self.asked_pool_fits(request, held)
             && held.iter().all(|address| self.may(name, request, *address))
             && wished.iter().all(|address| held.contains(address))
@@ -133,19 +161,29 @@ impl Model {
             return None;
         }
         let mut found: Vec<IpAddr> = Vec::new();
+        // There are few Services: what is free is found among the first of each range.
         let all = pool
             .ranges()
             .iter()
             .flat_map(|range| range.iter_from(range.first()).take(600));
-        for address in
-            all.filter(|address| pool.contains(*address) && !self.nodes.contains(address))
-        {
+        for address in all {
             let family = Family::of(address);
-            let open = families.contains(&family)
+            let missing = families.contains(&family)
                 && !found.iter().any(|found| Family::of(*found) == family);
-            if open && self.may(name, request, address) && self.is_open(name, address) {
+            if missing
+                && pool.contains(address)
+                && !self.nodes.contains(&address)
+                && self.may(name, request, address)
+                && self.is_open(name, address)
+            {
                 found.push(address);
             }
+            if found.len() == families.len() {
+                break;
+            }
+        }
+        if pool.origin() == Origin::Resource {
+            found.sort_by_key(|address| Family::of(*address));
         }
         (found.len() == families.len()).then_some(found)
     }
@@ -156,19 +194,37 @@ impl Model {
         if request.policy == FamilyPolicy::PreferDualStack && cluster.len() == 2 {
             attempts.extend(cluster.iter().map(|family| vec![*family]));
         }
-        let pools: Vec<&Pool> = match &request.pool {
-            Some(asked) => self.config.pool(asked).into_iter().collect(),
-            None => self
-                .config
-                .pools()
-                .iter()
-                .filter(|pool| pool.auto_assign())
-                .collect(),
+        // One group after the other: the pool asked for, or those with each priority, those with none, all others.
+        let priorities = (1..4).map(Some).chain([None]);
+        let groups: Vec<Vec<&Pool>> = if let Some(asked) = &request.pool {
+            vec![self.config.pool(asked).into_iter().collect()]
+        } else {
+            let automatic = || self.config.pools().iter().filter(|pool| pool.auto_assign());
+            let pinned = priorities.flat_map(|priority| {
+                automatic().filter(move |pool| {
+                    pool.allocation()
+                        .is_some_and(|allocation| allocation.priority() == priority)
+                })
+            });
+            vec![
+                pinned.collect(),
+                automatic()
+                    .filter(|pool| pool.allocation().is_none())
+                    .collect(),
+            ]
         };
-        let mut tries = attempts
-            .iter()
-            .flat_map(|families| pools.iter().map(move |pool| (families, pool)));
-        tries.find_map(|(families, pool)| self.lowest(name, request, pool, families))
+        for group in &groups {
+            for families in &attempts {
+                let mut admitted = group
+                    .iter()
+                    .filter(|pool| self.admitted(name, request, pool));
+                let found = admitted.find_map(|pool| self.lowest(name, request, pool, families));
+                if found.is_some() {
+                    return found;
+                }
+            }
+        }
+        None
     }
 
     fn grant(&self, name: &ObjectName, request: &Request) -> Option<Vec<IpAddr>> {
@@ -179,6 +235,7 @@ impl Model {
         let pool = self.pool_of(&wished)?;
         let possible = Self::serves(request, &wished)
             && pool.protocol() == Protocol::Layer2
+            && self.admitted(name, request, pool)
             && self.asked_pool_fits(request, &wished)
             && wished.iter().all(|address| {
                 self.may(name, request, *address)
@@ -290,13 +347,14 @@ impl Model {
         *self = Self {
             config: std::mem::take(&mut self.config),
             nodes: std::mem::take(&mut self.nodes),
+            namespaces: std::mem::take(&mut self.namespaces),
             requests: std::mem::take(&mut self.requests),
             ..Self::default()
         };
     }
 
     /// Before the restart barrier is lifted: holds what the status shows.
-    pub fn hold(&mut self, name: &ObjectName, status: &[String]) {
+    pub fn hold(&mut self, name: &ObjectName, status: &[String], noted: Option<&String>) {
         self.seen.insert(name.clone(), status.to_vec());
         let request = self.requests[name].clone();
         if !request.balancer {
@@ -308,7 +366,9 @@ impl Model {
                 && shown.iter().all(|ip| self.may(name, &request, *ip))
         });
         let settled = shown.as_ref().is_some_and(|shown| {
-            self.keeps(name, &request, shown) && !Self::lacks_one(&request, shown)
+            self.keeps(name, &request, shown)
+                && !Self::lacks_one(&request, shown)
+                && self.noted(shown).as_ref() == noted
         });
         if let Some(shown) = shown {
             self.held.insert(name.clone(), shown);
@@ -319,7 +379,7 @@ impl Model {
         }
     }
 
-    /// Whether the configuration takes no address away.
+    /// Whether the configuration takes no address away that is from a pool of the ConfigMap.
     pub fn accepts(&self, config: &Config) -> bool {
         let fits = |held: &Vec<IpAddr>| {
             config
@@ -327,6 +387,10 @@ impl Model {
                 .iter()
                 .any(|pool| held.iter().all(|address| pool.contains(*address)))
         };
-        self.held.values().all(fits)
+        let sacred = |held: &&Vec<IpAddr>| {
+            self.pool_of(held)
+                .is_some_and(|pool| pool.origin() == Origin::ConfigMap)
+        };
+        self.held.values().filter(sacred).all(fits)
     }
 }

@@ -235,3 +235,59 @@ fn what_is_shown_before_the_barrier_is_blocked_after_it() {
     assert_eq!(world.give("rival", &plain()), "10.0.0.1");
     assert_eq!(world.core.pools()[0].v4_in_use, 1);
 }
+
+#[test]
+fn who_takes_up_what_it_only_showed_opens_it_to_those_who_may_share() {
+    let mut world = World::new("");
+    let wish = Request {
+        desired: Ok(ips(&["10.0.0.0"])),
+        ..sharing("key", &[1])
+    };
+    world.decide("wish", &wish);
+    let two = Request {
+        sharing: Some("key".into()),
+        ports: tcp(&[2]),
+        ..dual(FamilyPolicy::RequireDualStack)
+    };
+    world.show("two", &["10.0.0.0"]);
+    world.decide("two", &two);
+    world
+        .configure(&pools(&[("a", "10.0.0.0/31, 'fc00::/127'", "")]))
+        .unwrap();
+    // The address is only shown at first, so nobody gets it; then it is held by one who shares.
+    assert_eq!(world.decide("wish", &wish).ingress, None);
+    let taken = world.decide("two", &two);
+    assert_eq!(taken.ingress, Some(ips(&["10.0.0.0", "fc00::"])));
+    assert!(taken.revisit);
+    assert_eq!(world.give("wish", &wish), "10.0.0.0");
+}
+
+#[test]
+fn why_a_given_up_address_is_not_replaced_is_the_same_before_and_after() {
+    let mut world = World::new(&pools(&[("a", "10.0.0.0/30, 'fc00::/126'", "")]));
+    world.apply("former", &v6());
+    world.show("edited", &["fc00::"]);
+    world.decide("edited", &plain());
+    // It gives its address up, which "edited" shows, and asks for it together with one that is taken.
+    world.apply("taken", &asking(&["10.0.0.1"]));
+    for wished in [["10.0.0.1", "fc00::"], ["fc00::", "10.0.0.1"]] {
+        let both = Request {
+            desired: Ok(ips(&wished)),
+            ..dual(FamilyPolicy::RequireDualStack)
+        };
+        // Deciding again must say nothing new, which `decide` checks.
+        assert!(world.decide("former", &both).pending.is_some());
+    }
+    // Nor if both are shown, and one of them was its own.
+    let mut world = World::new(&pools(&[("a", "10.0.0.0/30, 'fc00::/126'", "")]));
+    world.apply("former", &plain());
+    world.show("edited", &["10.0.0.0", "fc00::"]);
+    world.decide("edited", &from_pool("none"));
+    let both = Request {
+        desired: Ok(ips(&["10.0.0.0", "fc00::"])),
+        ..dual(FamilyPolicy::RequireDualStack)
+    };
+    let plan = world.decide("former", &both);
+    let text = r#""10.0.0.0" is still shown in the status of default/edited"#;
+    assert_eq!(plan.pending.as_deref(), Some(text));
+}

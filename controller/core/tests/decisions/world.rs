@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_config::{ObjectName, Refused, read};
+use ferrolb_config::{
+    AllocationWords, Config, Labels, ObjectName, Origin, PoolWords, Refused, SelectorWords, Word,
+    Words, check, read,
+};
 use ferrolb_controller_core::{Core, FamilyPolicy, Plan, Port, Request, Transport};
 
 /// The name `default/NAME`.
@@ -33,7 +36,11 @@ pub fn tcp(ports: &[u16]) -> BTreeSet<Port> {
 pub fn plain() -> Request {
     Request {
         balancer: true,
+        labels: Labels::new(),
         current: Vec::new(),
+        surplus: false,
+        noted_pool: None,
+        deprecated: BTreeSet::new(),
         cluster_ips: vec!["10.96.0.1".into()],
         policy: FamilyPolicy::SingleStack,
         desired: Ok(Vec::new()),
@@ -96,10 +103,72 @@ pub fn pools(pools: &[(&str, &str, &str)]) -> String {
         .collect()
 }
 
+/// A pool that is a custom resource.
+pub fn resource(name: &str, addresses: &[&str]) -> PoolWords {
+    let addresses = addresses.iter().map(|text| Word::Said((*text).into()));
+    PoolWords {
+        place: format!("IPAddressPool metallb-system/{name}"),
+        origin: Origin::Resource,
+        name: Word::Said(name.into()),
+        addresses: Word::Said(addresses.collect()),
+        ..PoolWords::default()
+    }
+}
+
+/// Such a pool that is there for certain Services.
+pub fn pinned(name: &str, addresses: &[&str], allocation: AllocationWords) -> PoolWords {
+    PoolWords {
+        allocation: Some(allocation),
+        ..resource(name, addresses)
+    }
+}
+
+/// With this priority, for everybody.
+pub fn priority(priority: i64) -> AllocationWords {
+    AllocationWords {
+        priority,
+        ..AllocationWords::default()
+    }
+}
+
+pub fn labels(pairs: &[(&str, &str)]) -> Labels {
+    let pairs = pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    pairs.collect()
+}
+
+/// Selectors of which each asks for one label.
+pub fn selectors(pairs: &[(&str, &str)]) -> Vec<SelectorWords> {
+    let selectors = pairs.iter().map(|pair| SelectorWords {
+        labels: labels(&[*pair]),
+        ..SelectorWords::default()
+    });
+    selectors.collect()
+}
+
+/// A configuration of custom resources.
+pub fn resources(pools: Vec<PoolWords>) -> Config {
+    let words = Words {
+        pools,
+        ..Words::default()
+    };
+    check(words).unwrap()
+}
+
+/// A configuration of both kinds.
+pub fn merged(document: &str, pools: Vec<PoolWords>) -> Config {
+    let mut words = ferrolb_config::words(document);
+    words.pools.extend(pools);
+    check(words).unwrap()
+}
+
 /// The Services' requests with their status, and the core that decides them.
 pub struct World {
     pub core: Core,
     pub status: BTreeMap<ObjectName, Vec<String>>,
+    /// The annotation that names the pool, where it is there.
+    pub noted: BTreeMap<ObjectName, String>,
 }
 
 impl World {
@@ -115,11 +184,24 @@ impl World {
         let mut world = Self {
             core: Core::new(),
             status: BTreeMap::new(),
+            noted: BTreeMap::new(),
         };
         for (service, addresses) in status {
             world.show(service, addresses);
         }
         world.configure(document).unwrap();
+        world
+    }
+
+    /// A core with this configuration that has seen every Service.
+    pub fn of(config: Config) -> Self {
+        let mut world = Self {
+            core: Core::new(),
+            status: BTreeMap::new(),
+            noted: BTreeMap::new(),
+        };
+        world.core.configure(config).unwrap();
+        world.core.all_seen();
         world
     }
 
@@ -136,11 +218,21 @@ impl World {
     /// Decides a Service with the status it has, writes the status, and decides again as after every write. A further
     /// decision must change nothing. `revisit` is what either said.
     pub fn apply(&mut self, service: &str, request: &Request) -> Plan {
-        let mut plan = self.decide(service, request);
+        self.apply_named(&name(service), request)
+    }
+
+    /// The same in any namespace.
+    pub fn apply_named(&mut self, service: &ObjectName, request: &Request) -> Plan {
+        let mut plan = self.decide_named(service, request);
         let written = plan.ingress.is_some();
+        // A write leaves nothing else in the status.
+        let request = &Request {
+            surplus: request.surplus && !written,
+            ..request.clone()
+        };
         if let Some(ingress) = &plan.ingress {
             let texts = ingress.iter().map(ToString::to_string).collect();
-            self.status.insert(name(service), texts);
+            self.write(service, texts, plan.noted_pool.clone());
         }
         let silent = Plan {
             ingress: None,
@@ -162,6 +254,11 @@ impl World {
     /// Decides a Service with the status it has, and again as if the write of its status were under way: that must
     /// change and tell nothing.
     pub fn decide(&mut self, service: &str, request: &Request) -> Plan {
+        self.decide_named(&name(service), request)
+    }
+
+    /// The same in any namespace.
+    pub fn decide_named(&mut self, service: &ObjectName, request: &Request) -> Plan {
         let plan = self.decide_once(service, request);
         let again = self.decide_once(service, request);
         let silent = Plan {
@@ -173,25 +270,40 @@ impl World {
         plan
     }
 
-    fn decide_once(&mut self, service: &str, request: &Request) -> Plan {
-        let service = name(service);
-        let status = self.status.get(&service).cloned().unwrap_or_default();
+    /// Writes what a plan says.
+    pub fn write(&mut self, service: &ObjectName, status: Vec<String>, noted: Option<String>) {
+        self.status.insert(service.clone(), status);
+        match noted {
+            Some(noted) => self.noted.insert(service.clone(), noted),
+            None => self.noted.remove(service),
+        };
+    }
+
+    fn decide_once(&mut self, service: &ObjectName, request: &Request) -> Plan {
+        let status = self.status.get(service).cloned().unwrap_or_default();
         let current = status
             .iter()
             .map(|text| text.parse().map_err(|_| text.clone()))
             .collect();
         self.core.decide(
-            &service,
+            service,
             Some(&Request {
                 current,
+                noted_pool: self.noted.get(service).cloned(),
                 ..request.clone()
             }),
         )
     }
 
     pub fn delete(&mut self, service: &str) -> Plan {
-        self.status.remove(&name(service));
-        self.core.decide(&name(service), None)
+        self.delete_named(&name(service))
+    }
+
+    /// The same in any namespace.
+    pub fn delete_named(&mut self, service: &ObjectName) -> Plan {
+        self.status.remove(service);
+        self.noted.remove(service);
+        self.core.decide(service, None)
     }
 
     /// The addresses in the status of a Service, separated by spaces.

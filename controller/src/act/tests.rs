@@ -1,0 +1,182 @@
+//! What reaches the API server.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use axum::http::{Method, Request, Response, StatusCode};
+use ferrolb_config_api::IPAddressPoolStatus;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pool_status;
+
+/// One request: what, where, and its body.
+type Heard = Vec<(Method, String, Value)>;
+
+/// An API server that lets these methods through, has this object, and returns what it is given.
+fn server(allowed: &'static [Method], object: Value) -> (Client, Arc<Mutex<Heard>>) {
+    let heard = Arc::new(Mutex::new(Heard::new()));
+    let log = heard.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (log, object) = (log.clone(), object.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect_bytes().await.unwrap_or_default();
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            log.lock().unwrap().push((
+                parts.method.clone(),
+                parts.uri.path().to_owned(),
+                body.clone(),
+            ));
+            let (status, answer) = match parts.method {
+                Method::GET => (StatusCode::OK, object),
+                method if allowed.contains(&method) => (StatusCode::OK, written(&object, &body)),
+                _ => (
+                    StatusCode::FORBIDDEN,
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                        "message": "no", "reason": "Forbidden", "code": 403}),
+                ),
+            };
+            let answer = serde_json::to_vec(&answer).unwrap();
+            let response = Response::builder().status(status).body(Body::from(answer));
+            Ok::<_, Infallible>(response.unwrap())
+        }
+    });
+    (Client::new(service, "default"), heard)
+}
+
+/// The object after a write, as far as anyone here looks at it.
+fn written(object: &Value, body: &Value) -> Value {
+    let mut object = object.clone();
+    object["metadata"]["resourceVersion"] = json!("8");
+    object["status"] = body["status"].clone();
+    object
+}
+
+fn service() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "s", "namespace": "default", "resourceVersion": "7",
+            "annotations": {"own": "x", "metallb.io/ip-allocated-from-pool": "old"}},
+        "spec": {"type": "LoadBalancer", "futureField": 1},
+        "status": {"conditions": [], "loadBalancer": {}},
+    })
+}
+
+fn write(ingress: &[&str], noted_pool: Option<&str>) -> Write {
+    Write {
+        id: 1,
+        name: ObjectName::new("default", "s"),
+        version: "7".to_owned(),
+        ingress: ingress.iter().map(|text| text.parse().unwrap()).collect(),
+        noted_pool: noted_pool.map(str::to_owned),
+        failures: 0,
+    }
+}
+
+fn services(client: Client) -> Api<DynamicObject> {
+    Api::namespaced_with(client, "default", &ApiResource::erase::<Service>(&()))
+}
+
+const STATUS: &str = "/api/v1/namespaces/default/services/s/status";
+
+#[tokio::test]
+async fn one_patch_writes_addresses_and_note() {
+    let (client, heard) = server(&[Method::PATCH], service());
+    let put = AtomicBool::new(false);
+    let write = write(&["10.0.0.1", "fc00::1"], Some("p"));
+    let version = carry_out(&services(client), &write, &put).await.unwrap();
+    assert_eq!(version, "8");
+    let expected = json!({
+        "metadata": {"resourceVersion": "7", "annotations": {"metallb.io/ip-allocated-from-pool": "p"}},
+        "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}, {"ip": "fc00::1"}]}},
+    });
+    assert_eq!(
+        *heard.lock().unwrap(),
+        [(Method::PATCH, STATUS.to_owned(), expected)]
+    );
+}
+
+#[tokio::test]
+async fn clearing_removes_addresses_and_note() {
+    let (client, heard) = server(&[Method::PATCH], service());
+    let put = AtomicBool::new(false);
+    carry_out(&services(client), &write(&[], None), &put)
+        .await
+        .unwrap();
+    let expected = json!({
+        "metadata": {"resourceVersion": "7", "annotations": {"metallb.io/ip-allocated-from-pool": null}},
+        "status": {"loadBalancer": {"ingress": null}},
+    });
+    assert_eq!(heard.lock().unwrap()[0].2, expected);
+}
+
+/// The roles of every MetalLB release grant `update` on `services/status` only.
+#[tokio::test]
+async fn where_only_put_is_allowed_the_whole_object_is_put() {
+    let (client, heard) = server(&[Method::PUT], service());
+    let put = AtomicBool::new(false);
+    let api = services(client);
+    carry_out(&api, &write(&["10.0.0.1"], Some("p")), &put)
+        .await
+        .unwrap();
+    assert!(put.load(Ordering::Relaxed), "and so from now on");
+    carry_out(&api, &write(&[], None), &put).await.unwrap();
+    let heard = heard.lock().unwrap();
+    let methods: Vec<_> = heard.iter().map(|(method, ..)| method.as_str()).collect();
+    assert_eq!(methods, ["PATCH", "GET", "PUT", "GET", "PUT"]);
+    let mut expected = service();
+    expected["metadata"]["annotations"]["metallb.io/ip-allocated-from-pool"] = json!("p");
+    expected["status"]["loadBalancer"] = json!({"ingress": [{"ip": "10.0.0.1"}]});
+    assert_eq!(heard[2].2, expected, "nothing else is lost or changed");
+    assert_eq!(heard[4].2["metadata"]["annotations"], json!({"own": "x"}));
+    assert_eq!(
+        heard[4].2["status"],
+        json!({"conditions": [], "loadBalancer": {}})
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_of_a_pool_is_put() {
+    let pool = json!({
+        "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
+        "metadata": {"name": "p", "namespace": "metallb-system", "resourceVersion": "7"},
+        "spec": {"addresses": ["10.0.0.0/30"], "futureField": 1},
+    });
+    let (client, heard) = server(&[Method::PUT], pool);
+    let (done, mut ends) = mpsc::channel(1);
+    let status = IPAddressPoolStatus {
+        assigned_ipv4: 1,
+        available_ipv4: 3,
+        ..IPAddressPoolStatus::default()
+    };
+    let name = ObjectName::new("metallb-system", "p");
+    Writer::new(client, done).start_pool(pool_status::Write {
+        id: 5,
+        name,
+        status,
+        failures: 0,
+    });
+    let Some(Input::PoolWritten(_, 5, pool_status::Written::Done(seen))) = ends.recv().await else {
+        panic!("written")
+    };
+    let heard = heard.lock().unwrap();
+    let (method, path, body) = &heard[1];
+    assert_eq!(method, Method::PUT);
+    assert_eq!(
+        path,
+        "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools/p/status"
+    );
+    assert_eq!(body["spec"]["futureField"], 1);
+    let expected =
+        json!({"assignedIPv4": 1, "assignedIPv6": 0, "availableIPv4": 3, "availableIPv6": 0});
+    assert_eq!(body["status"], expected);
+    let object = json!({"apiVersion": "v", "kind": "k", "metadata": {"resourceVersion": "8"}, "status": expected});
+    assert_eq!(
+        seen,
+        pool_status::Seen::of(&serde_json::from_value(object).unwrap())
+    );
+}
