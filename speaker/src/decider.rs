@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use ferrolb_config::{Config, ObjectName};
-use ferrolb_runtime::configmap::{Outcome, Source, report};
+use ferrolb_config::{Config, ObjectName, Origin};
+use ferrolb_runtime::configuration::{Outcome, Reporter, Source};
 use ferrolb_runtime::metrics::ClientMetrics;
 use ferrolb_runtime::ready::Blocker;
 use ferrolb_runtime::watch::Change;
@@ -19,7 +19,7 @@ const BATCH: usize = 1024;
 /// Owns everything known and decides.
 pub struct Decider {
     node: String,
-    configmap: ObjectName,
+    reporter: Reporter,
     view: View,
     /// Each Service's uid, for its events.
     uids: HashMap<ObjectName, String>,
@@ -32,18 +32,19 @@ pub struct Decider {
 }
 
 impl Decider {
-    /// Knows nothing yet. `listing` is dropped once every kind of object has been listed.
+    /// Knows what `view` holds, which is nothing yet. `listing` is dropped once every kind of object has been listed.
     pub fn new(
         node: String,
-        configmap: ObjectName,
+        reporter: impl Into<Reporter>,
+        view: View,
         actor: Actor,
         metrics: ClientMetrics,
         listing: Blocker,
     ) -> Self {
         Self {
             node,
-            configmap,
-            view: View::new(),
+            reporter: reporter.into(),
+            view,
             uids: HashMap::new(),
             waiting: None,
             actor,
@@ -75,6 +76,19 @@ impl Decider {
         let due = self.take_up_waiting();
         self.settle(due);
         self.actor.publish();
+        self.look_around();
+    }
+
+    /// What does not depend on one Service.
+    fn look_around(&mut self) {
+        let Some(config) = self.view.config().filter(|_| self.view.complete()) else {
+            return;
+        };
+        self.actor.settled();
+        let mut pools = config.pools().iter();
+        let heeds_labels = pools.any(|pool| pool.origin() == Origin::Resource);
+        let void = self.view.exclusion_void().filter(|_| heeds_labels);
+        self.actor.exclusion_void(void);
     }
 
     fn take_in(&mut self, input: Input) -> Touched {
@@ -106,7 +120,13 @@ impl Decider {
                 touched.merge(self.view.set_listed(Kind::Speakers));
                 touched
             }
+            Input::Members(members) => self.view.set_members(members),
             Input::Config(source) => self.configure(source),
+            Input::Interfaces(names) => {
+                let mut touched = self.view.set_interfaces(names);
+                touched.merge(self.view.set_listed(Kind::Interfaces));
+                touched
+            }
         }
     }
 
@@ -136,30 +156,23 @@ impl Decider {
             Source::Read(config) => {
                 self.waiting = Some(config);
                 if let Some(reason) = self.left_out() {
-                    self.metrics.config_stale.set(1);
-                    self.metrics.update_errors.inc();
-                    tracing::error!(event = "configStale", op = "setConfig", configmap = %self.configmap,
-                        error = "service has no configuration under new config", detail = reason,
-                        "new configuration rejected");
+                    self.reporter.held_up(&reason, &self.metrics);
                 }
                 return self.take_up_waiting();
             }
             Source::Refused(problems) => {
                 self.metrics.update_errors.inc();
                 let problems = &problems;
-                report(
-                    &self.configmap,
-                    &Outcome::Refused { problems, in_force },
-                    &self.metrics,
-                );
+                let refused = Outcome::Refused { problems, in_force };
+                self.reporter.report(&refused, &self.metrics);
             }
-            Source::Absent => report(
-                &self.configmap,
-                &Outcome::Absent { in_force },
-                &self.metrics,
-            ),
+            Source::Absent => {
+                let absent = Outcome::Absent { in_force };
+                self.reporter.report(&absent, &self.metrics);
+            }
             Source::Unavailable(why) => {
-                report(&self.configmap, &Outcome::Unavailable(why), &self.metrics);
+                let unavailable = Outcome::Unavailable(why);
+                self.reporter.report(&unavailable, &self.metrics);
             }
         }
         Touched::default()
@@ -173,7 +186,8 @@ impl Decider {
         let Some(config) = self.waiting.take() else {
             return Touched::default();
         };
-        report(&self.configmap, &Outcome::Accepted(&config), &self.metrics);
+        self.reporter
+            .report(&Outcome::Accepted(&config), &self.metrics);
         self.view.set_config(config)
     }
 

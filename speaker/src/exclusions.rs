@@ -5,12 +5,18 @@
 //! nothing.
 
 use std::path::Path;
+use std::time::Duration;
 
 use regex::RegexSet;
 use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// Where MetalLB's manifests mount the ConfigMap.
 pub const PATH: &str = "/etc/metallb/excludel2.yaml";
+
+/// How often the file is looked at: the kubelet itself takes up to a minute to bring a changed ConfigMap to the node.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// What MetalLB's manifests exclude by default (0.15.3 and later).
 const USUAL: [&str; 14] = [
@@ -36,6 +42,13 @@ pub struct Exclusions {
     patterns: RegexSet,
 }
 
+/// The same patterns in the same order.
+impl PartialEq for Exclusions {
+    fn eq(&self, other: &Self) -> bool {
+        self.patterns.patterns() == other.patterns.patterns()
+    }
+}
+
 /// What the file holds; other keys are ignored, as MetalLB does.
 #[derive(Deserialize)]
 struct Document {
@@ -44,7 +57,7 @@ struct Document {
 }
 
 /// Why the list cannot be used. The speaker does not start: announcing on an interface it was told to leave alone would
-/// be worse.
+/// be worse. One that runs already keeps the list it has.
 #[derive(Debug, thiserror::Error)]
 pub enum ExclusionError {
     /// The file is there and cannot be read.
@@ -95,9 +108,72 @@ impl Exclusions {
     }
 }
 
+/// Keeps `sink` in line with the file at `path` until its receivers are gone. MetalLB reads it once, at start.
+pub async fn follow(path: &Path, sink: watch::Sender<Exclusions>) {
+    let mut told = None;
+    loop {
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            () = sink.closed() => return,
+        }
+        match Exclusions::read(path) {
+            Ok(read) => {
+                told = None;
+                let differs = sink.send_if_modified(|current| {
+                    let differs = *current != read;
+                    if differs {
+                        *current = read;
+                    }
+                    differs
+                });
+                if differs {
+                    tracing::info!(
+                        op = "interfaceScan",
+                        "the list of excluded interfaces has changed"
+                    );
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    tracing::error!(
+                        op = "interfaceScan",
+                        error,
+                        "the former list of excluded interfaces stays in force"
+                    );
+                    told = Some(error);
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{ExclusionError, Exclusions, Path};
+    use super::{ExclusionError, Exclusions, Path, follow, watch};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_file_is_taken_up_and_a_broken_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("excludel2.yaml");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write("announcedInterfacesToExclude: [^eth1$]");
+        let (sink, mut list) = watch::channel(Exclusions::read(&path).unwrap());
+        let following = path.clone();
+        let task = tokio::spawn(async move { follow(&following, sink).await });
+        write("announcedInterfacesToExclude: [^eth2$]");
+        list.changed().await.unwrap();
+        assert!(list.borrow_and_update().names("eth2"));
+        write("announcedInterfacesToExclude: ['(']");
+        tokio::time::sleep(super::LOOK * 2).await;
+        assert!(!list.has_changed().unwrap() && list.borrow().names("eth2"));
+        // Taken away, the usual list is back.
+        std::fs::remove_file(&path).unwrap();
+        list.changed().await.unwrap();
+        assert!(list.borrow_and_update().names("veth0"));
+        drop(list);
+        task.await.unwrap();
+    }
 
     #[test]
     fn patterns_match_anywhere_unless_anchored() {

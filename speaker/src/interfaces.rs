@@ -45,12 +45,25 @@ pub struct Interface {
 /// All of them, by index.
 pub type Interfaces = BTreeMap<NonZeroU32, Interface>;
 
+/// The names of all interfaces that are not excluded, be they fit to be announced on or not: what an `L2Advertisement`
+/// may name.
+pub type Names = BTreeSet<String>;
+
 /// What the kernel has told, of which the interfaces follow.
 #[derive(Debug, Default)]
 struct Links {
     /// Those that fit but for what either protocol asks; `ndp` is filled in when they are told.
     fit: Interfaces,
     link_local: BTreeMap<NonZeroU32, BTreeSet<Ipv6Addr>>,
+    /// The names of those that are not excluded.
+    names: BTreeMap<NonZeroU32, String>,
+}
+
+/// Where what the kernel tells is published.
+struct Sinks {
+    interfaces: watch::Sender<Interfaces>,
+    /// None before the first list.
+    names: watch::Sender<Option<Names>>,
 }
 
 /// Why the kernel could not be asked.
@@ -64,19 +77,27 @@ enum LinkError {
     Closed,
 }
 
-/// Keeps `sink` up to date until its receivers are gone.
-pub async fn follow(excluded: Exclusions, sink: watch::Sender<Interfaces>) {
+/// Keeps `interfaces` and `names` up to date until nobody listens to the interfaces any more.
+pub async fn follow(
+    mut excluded: watch::Receiver<Exclusions>,
+    interfaces: watch::Sender<Interfaces>,
+    names: watch::Sender<Option<Names>>,
+) {
+    let sinks = Sinks { interfaces, names };
     loop {
         let failed = tokio::select! {
-            result = listen(&excluded, &sink) => result.err().unwrap_or(LinkError::Closed),
-            () = sink.closed() => return,
+            result = listen(&mut excluded, &sinks) => result.err().unwrap_or(LinkError::Closed),
+            () = sinks.interfaces.closed() => return,
         };
         tracing::error!(op = "interfaceScan", error = %failed, "interfaces cannot be watched, asking again");
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-async fn listen(excluded: &Exclusions, sink: &watch::Sender<Interfaces>) -> Result<(), LinkError> {
+async fn listen(
+    excluded: &mut watch::Receiver<Exclusions>,
+    sinks: &Sinks,
+) -> Result<(), LinkError> {
     let (connection, handle, mut changes) =
         rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv6Ifaddr])?;
     let driver = async {
@@ -84,13 +105,23 @@ async fn listen(excluded: &Exclusions, sink: &watch::Sender<Interfaces>) -> Resu
         Err(LinkError::Closed)
     };
     let table = async {
-        let mut links = dump(&handle, excluded).await?;
+        let mut list = excluded.borrow_and_update().clone();
+        let mut links = dump(&handle, &list).await?;
+        let mut may_change = true;
         loop {
-            publish(sink, &links.interfaces());
-            let (change, _) = changes.next().await.ok_or(LinkError::Closed)?;
+            sinks.publish(&links);
+            let (change, _) = tokio::select! {
+                change = changes.next() => change.ok_or(LinkError::Closed)?,
+                told = excluded.changed(), if may_change => {
+                    may_change = told.is_ok();
+                    list = excluded.borrow_and_update().clone();
+                    links = dump(&handle, &list).await?;
+                    continue;
+                }
+            };
             match change.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    links.apply(&link, excluded);
+                    links.apply(&link, &list);
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                     links.remove(&link);
@@ -106,7 +137,7 @@ async fn listen(excluded: &Exclusions, sink: &watch::Sender<Interfaces>) -> Resu
                         op = "interfaceScan",
                         "the kernel dropped changes of interfaces, listing them again"
                     );
-                    links = dump(&handle, excluded).await?;
+                    links = dump(&handle, &list).await?;
                 }
                 _ => {}
             }
@@ -131,11 +162,18 @@ async fn dump(handle: &Handle, excluded: &Exclusions) -> Result<Links, LinkError
     Ok(links)
 }
 
-fn publish(sink: &watch::Sender<Interfaces>, interfaces: &Interfaces) {
+impl Sinks {
+    fn publish(&self, links: &Links) {
+        tell(&self.interfaces, links.interfaces());
+        tell(&self.names, Some(links.names.values().cloned().collect()));
+    }
+}
+
+fn tell<T: PartialEq>(sink: &watch::Sender<T>, now: T) {
     sink.send_if_modified(|told| {
-        let differs = told != interfaces;
+        let differs = *told != now;
         if differs {
-            told.clone_from(interfaces);
+            *told = now;
         }
         differs
     });
@@ -194,6 +232,7 @@ impl Links {
         {
             self.fit.remove(&index);
             self.link_local.remove(&index);
+            self.names.remove(&index);
         }
     }
 
@@ -221,12 +260,17 @@ impl Links {
         let Some(name) = name else {
             return;
         };
+        if excluded.names(name) {
+            self.names.remove(&index);
+        } else {
+            self.names.insert(index, name.clone());
+        }
         let flags = link.header.flags;
         let fit = flags.contains(LinkFlags::Up)
             && !flags.contains(LinkFlags::Noarp)
             && link.header.link_layer_type == LinkLayerType::Ether
             && !member
-            && !excluded.names(name);
+            && self.names.contains_key(&index);
         match mac.filter(|_| fit) {
             Some(mac) => {
                 let name = name.clone();
@@ -361,6 +405,8 @@ mod tests {
             let mut links = Links::default();
             links.apply(&link, &excluded);
             assert_eq!(!links.interfaces().is_empty(), expected, "{what}");
+            // An operator may name what is down, but not what is excluded.
+            assert_eq!(links.names.is_empty(), what == "excluded", "{what}");
             // A link-local address makes up for broadcast, and for nothing else.
             links.apply_address(&address("fe80::1"));
             let ndp = links.interfaces().values().any(|interface| interface.ndp);
@@ -387,6 +433,6 @@ mod tests {
         links.remove(&of_bridge);
         assert_eq!(links.interfaces().len(), 1);
         links.remove(&link(good, LinkLayerType::Ether, whole));
-        assert!(links.interfaces().is_empty());
+        assert!(links.interfaces().is_empty() && links.names.is_empty());
     }
 }

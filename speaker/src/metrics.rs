@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ferrolb_speaker_core::Reach;
 use ferrolb_speaker_wire::DropReason;
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
@@ -15,6 +16,8 @@ pub struct Metrics {
     pub announced: IntGaugeVec,
     /// Services of type LoadBalancer this node does not announce, by reason.
     pub silent: IntGaugeVec,
+    /// `ServiceL2Status` objects that could not be written or deleted; tried again.
+    pub status_errors: IntCounter,
     /// What happens on the wire.
     pub wire: WireMetrics,
     requests: IntCounterVec,
@@ -71,6 +74,13 @@ impl Metrics {
                     &["reason"],
                 )?,
             )?,
+            status_errors: register(
+                registry,
+                IntCounter::new(
+                    "ferrolb_speaker_status_errors_total",
+                    "Number of ServiceL2Status writes that failed.",
+                )?,
+            )?,
             wire: WireMetrics::new(registry)?,
             requests: by_ip(
                 "metallb_layer2_requests_received",
@@ -87,12 +97,25 @@ impl Metrics {
         })
     }
 
-    /// The counters of one address. They keep counting where they were if it is taken again.
+    /// The counters of one address, which is answered for everywhere. They keep counting where they were if it is taken
+    /// again.
     pub fn held(&self, ip: &str) -> Held {
         Held {
+            reach: Reach::Everywhere,
             requests: self.requests.with_label_values(&[ip]),
             responses: self.responses.with_label_values(&[ip]),
             gratuitous: self.gratuitous.with_label_values(&[ip]),
+        }
+    }
+}
+
+impl Metrics {
+    /// Takes the counters of an address out of what is served, so that addresses that come and go do not make series
+    /// without end.
+    pub fn forget(&self, ip: &str) {
+        for counters in [&self.requests, &self.responses, &self.gratuitous] {
+            // Only absent if it was never held.
+            let _absent = counters.remove_label_values(&[ip]);
         }
     }
 }
@@ -165,4 +188,48 @@ fn register<C: Collector + Clone + 'static>(
 ) -> prometheus::Result<C> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::TextEncoder;
+
+    use super::{Metrics, Registry};
+
+    /// What a scrape finds of MetalLB's layer-2 series, comments aside.
+    fn scraped(registry: &Registry) -> Vec<String> {
+        let text = TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with("# HELP"));
+        let ours = lines.filter(|line| line.contains("metallb_"));
+        ours.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn series_have_metallbs_names_types_and_labels() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        assert_eq!(scraped(&registry), [""; 0]);
+        let labels = ["default/web", "layer2", "me", "10.0.0.1"];
+        metrics.announced.with_label_values(&labels).set(1);
+        let held = metrics.held("10.0.0.1");
+        held.requests.inc();
+        held.responses.inc();
+        held.gratuitous.inc_by(2);
+        let expected = [
+            "# TYPE metallb_layer2_gratuitous_sent counter",
+            "metallb_layer2_gratuitous_sent{ip=\"10.0.0.1\"} 2",
+            "# TYPE metallb_layer2_requests_received counter",
+            "metallb_layer2_requests_received{ip=\"10.0.0.1\"} 1",
+            "# TYPE metallb_layer2_responses_sent counter",
+            "metallb_layer2_responses_sent{ip=\"10.0.0.1\"} 1",
+            "# TYPE metallb_speaker_announced gauge",
+            "metallb_speaker_announced{ip=\"10.0.0.1\",node=\"me\",protocol=\"layer2\",service=\"default/web\"} 1",
+        ];
+        assert_eq!(scraped(&registry), expected);
+        metrics.forget("10.0.0.1");
+        metrics.announced.remove_label_values(&labels).unwrap();
+        assert_eq!(scraped(&registry), [""; 0]);
+    }
 }

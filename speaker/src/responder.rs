@@ -25,13 +25,19 @@ mod supervisor;
 
 use std::io;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use ferrolb_runtime::ready::Pulse;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::protocol::Protocol;
 use crate::interfaces::Interfaces;
 use crate::metrics::WireMetrics;
 use crate::table::Table;
+
+/// How long the thread may show no sign of life before the speaker is taken for dead (`/healthz`).
+pub const PULSE: Duration = Duration::from_secs(30);
 
 /// The running thread. It ends after its token is cancelled, and never before, unless something in it is broken.
 #[derive(Debug)]
@@ -40,12 +46,14 @@ pub struct Responder {
     ended: oneshot::Receiver<()>,
 }
 
-/// Starts the thread. Frames are answered from the moment `table` holds their address until `stop` is cancelled.
+/// Starts the thread. Frames are answered from the moment `table` holds their address until `stop` is cancelled. It keeps
+/// `pulse` while it runs.
 pub fn start(
     interfaces: watch::Receiver<Interfaces>,
     table: Table,
     metrics: WireMetrics,
     stop: CancellationToken,
+    pulse: Pulse,
 ) -> io::Result<Responder> {
     // Built here, so that a failure is the caller's; it runs there.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -56,9 +64,27 @@ pub fn start(
         .name("responder".to_owned())
         .spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
+            runtime.spawn(pulse.keep());
             runtime.block_on(supervisor::Supervisor::new(table, metrics, stop).run(interfaces));
         })?;
     Ok(Responder { thread, ended })
+}
+
+/// For [`ferrolb_runtime::ready::Ready::check`]: says so while there are interfaces to answer on and a socket on none of
+/// them, as where the right to open them is missing. Such a speaker should not be elected.
+pub fn deaf(
+    interfaces: watch::Receiver<Interfaces>,
+    metrics: &WireMetrics,
+) -> impl Fn() -> Option<String> + Send + Sync + 'static {
+    let open = metrics.interfaces.clone();
+    move || {
+        let known = interfaces.borrow();
+        let mut spoken = known
+            .values()
+            .flat_map(|interface| Protocol::ALL.map(|spoken| spoken.fits(interface)));
+        let deaf = open.get() == 0 && spoken.any(|fits| fits);
+        deaf.then(|| "a socket on any interface".to_owned())
+    }
 }
 
 impl Responder {
@@ -75,5 +101,7 @@ impl Responder {
 
 #[cfg(test)]
 mod ndp_tests;
+#[cfg(test)]
+mod reach_tests;
 #[cfg(test)]
 mod tests;

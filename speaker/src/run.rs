@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!  Services ────────┐                                  ┌──▶ events ──▶ core/v1 Events
-//!  EndpointSlices ──┤            decider               ├──▶ metrics, log
+//!  EndpointSlices ──┤            decider               ├──▶ statuses ──▶ ServiceL2Status
 //!  Nodes ───────────┼─▶ inputs ─▶ (owns the View, ─────┤
-//!  speakers' pods ──┤             decides, acts)       └──▶ table ───────┐ snapshot per frame
-//!  ConfigMap ───────┘                                                    ▼
-//!                                              netlink ──▶ interfaces ──▶ responder (a thread of its own)
+//!  speakers' pods ──┤             decides, acts)       ├──▶ metrics, log
+//!  configuration ───┤                                  └──▶ table ───────┐ snapshot per frame
+//!  interfaces ──────┘                                                    ▼
+//!     ▲ names                                  netlink ──▶ interfaces ──▶ responder (a thread of its own)
 //!                                                                            ▲▼ ARP, NDP
 //! ```
 
@@ -14,10 +15,14 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use ferrolb_config::ObjectName;
+use ferrolb_runtime::configuration::{self, Reporter};
+use ferrolb_runtime::endpoints::Endpoints;
 use ferrolb_runtime::events::Events;
 use ferrolb_runtime::metrics::{self, ClientMetrics};
 use ferrolb_runtime::ready::Ready;
-use ferrolb_runtime::{admin, client, configmap, shutdown, watch};
+use ferrolb_runtime::state::{Component, State};
+use ferrolb_runtime::{client, process, shutdown, watch};
+use ferrolb_speaker_core::{SpeakerPod, View};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch as latest};
@@ -31,38 +36,30 @@ use crate::exclusions::{self, Exclusions};
 use crate::interfaces::{self, Interfaces};
 use crate::metrics::Metrics;
 use crate::sources::{self, Input};
+use crate::statuses::{self, Identity, Statuses};
 use crate::table::Table;
-use crate::{responder, translate};
+use crate::{gossip, responder, translate};
 
 /// Changes waiting for the decider; the watches pause while it is full.
 const INPUTS: usize = 1024;
 
 /// Runs until a signal asks for the end or a vital task ends by itself.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        "FerroLB speaker starting"
-    );
-    let ignored = args.without_effect();
-    if !ignored.is_empty() {
-        tracing::debug!(
-            op = "startup",
-            flags = ignored.join(" "),
-            "flags accepted without effect"
-        );
-    }
+    process::without_effect(&args.without_effect());
+    // Read again where it is needed; what is wrong with it is said now.
+    args.gossip()?;
     let node = args.node()?.to_owned();
     let stop = shutdown::on_signals()?;
     let excluded = Exclusions::read(Path::new(exclusions::PATH))?;
-    let namespace = client::own_namespace(args.namespace.as_deref())?;
-    let listener = admin::bind(args.listen()?, args.port).await?;
+    let namespace = client::own_namespace(args.shared.namespace.as_deref())?;
+    let endpoints = Endpoints::open(&args.shared, args.daemon()?).await?;
 
     let registry = metrics::registry()?;
     let client_metrics = ClientMetrics::new(&registry)?;
     let metrics = Metrics::new(&registry)?;
     let ready = Ready::new();
     let listing = ready.wait_for("lists");
-    let client = client::connect(args.kubeconfig.as_deref()).await?;
+    let client = client::connect(args.shared.kubeconfig.as_deref()).await?;
     let (events, post_events) = Events::new(
         client.clone(),
         "metallb-speaker",
@@ -72,52 +69,96 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let table = Table::default();
     let (found, interfaces) = latest::channel(Interfaces::new());
+    ready.check(responder::deaf(interfaces.clone(), &metrics.wire));
     let silence = CancellationToken::new();
     let mut responder = responder::start(
         interfaces,
         table.clone(),
         metrics.wire.clone(),
         silence.clone(),
+        ready.pulse("responder", responder::PULSE),
     )
     .context("cannot start the responder")?;
 
-    let configmap = ObjectName::new(namespace, &*args.config);
-    let actor = Actor::new(node.clone(), table, metrics, events);
-    let decider = Decider::new(node, configmap.clone(), actor, client_metrics, listing);
+    let configmap = ObjectName::new(namespace, args.shared.config_name());
+    let statuses = Statuses::default();
+    let identity = Identity {
+        node: node.clone(),
+        namespace: configmap.namespace.clone(),
+        pod: args.shared.pod().map(str::to_owned),
+    };
+    let status_errors = metrics.status_errors.clone();
+    let actor = Actor::new(node.clone(), table, metrics, events, statuses.clone());
+    let view = View::ignoring_exclusion(args.ignore_exclude_lb);
+    let (state, report_state) = State::new(
+        client.clone(),
+        configmap.namespace.clone(),
+        Component::Speaker(node.clone()),
+        args.shared.pod().map(str::to_owned),
+    );
+    let decider = Decider::new(
+        node,
+        Reporter::from(configmap.clone()).with_state(state),
+        view,
+        actor,
+        client_metrics,
+        listing,
+    );
 
     let mut vital = JoinSet::new();
     let (inputs, queue) = mpsc::channel(INPUTS);
-    follow_cluster(&mut vital, &client, &args, configmap, &inputs);
-    drop(inputs);
-    vital.spawn(interfaces::follow(excluded, found));
+    let peers = follow_cluster(&mut vital, &client, &args, configmap, &inputs);
+    let goodbye = CancellationToken::new();
+    let (leaving, mut left) = mpsc::channel(1);
+    vital.spawn(gossip::follow(
+        move || args.gossip().ok().flatten(),
+        peers,
+        inputs.clone(),
+        goodbye.clone(),
+        leaving,
+    ));
+    let (list, excluded) = latest::channel(excluded);
+    let (tell_names, names) = latest::channel(None);
+    vital.spawn(sources::interfaces(names, inputs));
+    vital.spawn(interfaces::follow(excluded, found, tell_names));
+    vital.spawn(exclusions::follow(Path::new(exclusions::PATH), list));
     vital.spawn(decider.run(queue));
+    vital.spawn(report_state);
+    vital.spawn(statuses::write(
+        client.clone(),
+        identity,
+        statuses,
+        status_errors,
+    ));
     vital.spawn(post_events);
+    vital.spawn(endpoints.serve(registry, ready, client));
 
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        served = admin::serve(listener, registry, ready, stop.clone()) => served.context("the metrics server"),
         () = responder.ended() => Err(anyhow::anyhow!("the responder ended, which it may not")),
         ended = vital.join_next() => match ended {
             Some(Err(error)) => Err(error).context("a vital task failed"),
             _ => Err(anyhow::anyhow!("a vital task ended, which none may")),
         },
     };
-    // Silent first: whoever takes over should not find us still answering.
+    // Silent first: whoever takes over at our goodbye should not find us still answering.
     silence.cancel();
     let clean = responder.join();
+    goodbye.cancel();
+    let _ = left.recv().await;
     tracing::info!(op = "shutdown", clean, "done");
     result
 }
 
-/// Follows everything the decider looks at.
+/// Follows everything the decider looks at in the cluster. Gives the speakers' pods, whom gossip asks to be let in.
 fn follow_cluster(
     vital: &mut JoinSet<()>,
     client: &Client,
     args: &Args,
     configmap: ObjectName,
     inputs: &mpsc::Sender<Input>,
-) {
-    let class = args.lb_class.clone();
+) -> latest::Receiver<Vec<SpeakerPod>> {
+    let class = args.shared.class().map(str::to_owned);
     let all = watcher::Config::default;
     vital.spawn(watch::follow(
         Api::all(client.clone()),
@@ -137,20 +178,24 @@ fn follow_cluster(
     ));
     vital.spawn(sources::endpoints(
         client.clone(),
-        args.disable_epslices,
+        args.shared.disable_epslices,
         inputs.clone(),
     ));
     let labels = args.speaker_pods().to_owned();
+    let (pods, peers) = latest::channel(Vec::new());
     vital.spawn(sources::speakers(
         client.clone(),
-        configmap.namespace.clone(),
+        args.speaker_namespace(&configmap.namespace).to_owned(),
         labels,
+        pods,
         inputs.clone(),
     ));
-    vital.spawn(configmap::follow(
+    vital.spawn(configuration::follow(
         client.clone(),
         configmap,
-        |source, _uid| Input::Config(source),
+        args.shared.configmap_wanted(),
+        |source, _| Input::Config(source),
         inputs.clone(),
     ));
+    peers
 }

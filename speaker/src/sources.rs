@@ -5,17 +5,18 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use ferrolb_config::ObjectName;
-use ferrolb_runtime::configmap::Source;
+use ferrolb_runtime::configuration::Source;
 use ferrolb_runtime::watch::{Change, Unavailable, follow};
-use ferrolb_speaker_core::{Node, SpeakerPod};
+use ferrolb_speaker_core::{Members, Node, SpeakerPod};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as latest};
 use tokio::time::sleep;
 
+use crate::interfaces::Names;
 use crate::translate::{self, EndpointFacts, ServiceFacts};
 
 pub use speakers::speakers;
@@ -38,8 +39,26 @@ pub enum Input {
     Node(Change<Node>),
     /// All pods of speakers; none while they cannot be listed.
     Speakers(Option<Vec<SpeakerPod>>),
+    /// What gossip knows of the speakers.
+    Members(Members),
     /// The configuration.
     Config(Source),
+    /// The names of all interfaces of this node that may be announced on.
+    Interfaces(Names),
+}
+
+/// Passes on which interfaces there are, until nobody listens or nobody tells.
+pub async fn interfaces(mut names: latest::Receiver<Option<Names>>, sink: mpsc::Sender<Input>) {
+    while names.changed().await.is_ok() {
+        let now = names.borrow_and_update().clone();
+        if let Some(now) = now
+            && sink.send(Input::Interfaces(now)).await.is_err()
+        {
+            return;
+        }
+    }
+    // Whoever told them ends the process; that is not ours to do.
+    sink.closed().await;
 }
 
 /// Follows EndpointSlices, or Endpoints if told to or if slices cannot be had. Whichever can be listed first is followed

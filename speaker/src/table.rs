@@ -7,18 +7,38 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use ferrolb_speaker_core::Reach;
 use prometheus::IntCounter;
 use tokio::sync::Notify;
 
-/// What is kept of one held address: its counters, so that counting needs no look-up by label.
-#[derive(Debug)]
+/// What is kept of one held address: where it is answered for, and its counters, so that counting needs no look-up by
+/// label.
+#[derive(Clone, Debug)]
 pub struct Held {
+    /// The interfaces it is answered for on.
+    pub reach: Reach,
     /// `metallb_layer2_requests_received{ip}`.
     pub requests: IntCounter,
     /// `metallb_layer2_responses_sent{ip}`.
     pub responses: IntCounter,
     /// `metallb_layer2_gratuitous_sent{ip}`.
     pub gratuitous: IntCounter,
+}
+
+impl Held {
+    /// The same address, answered for there.
+    #[must_use]
+    pub fn on(&self, reach: Reach) -> Self {
+        Self {
+            reach,
+            ..self.clone()
+        }
+    }
+
+    /// Whether the address is answered for on the interface of this name.
+    pub fn reaches(&self, interface: &str) -> bool {
+        self.reach.includes(interface)
+    }
 }
 
 /// The held addresses.
@@ -29,6 +49,8 @@ pub type Announcements = HashMap<IpAddr, Arc<Held>>;
 pub enum Change {
     /// The address is held from now on.
     Taken(IpAddr, Arc<Held>),
+    /// The address is held as before, on other interfaces.
+    Moved(IpAddr, Arc<Held>),
     /// The address is no longer held.
     Released(IpAddr),
 }

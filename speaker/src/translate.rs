@@ -41,6 +41,11 @@ pub fn service(service: Service, class: Option<&str>) -> ServiceFacts {
         load_balancer,
         ingress: ingress.collect(),
         traffic_policy,
+        labels: service
+            .metadata
+            .labels
+            .filter(|_| load_balancer)
+            .unwrap_or_default(),
     };
     (facts, service.metadata.uid)
 }
@@ -92,22 +97,22 @@ pub fn node(node: Node) -> core::Node {
             .filter_map(|address| address.address.parse::<std::net::IpAddr>().ok())
             .map(|address| address.to_canonical())
             .collect(),
+        labels: node.metadata.labels.unwrap_or_default(),
     }
 }
 
 /// A speaker's pod; none before it has a node. One that is being deleted answers no longer, whatever its condition.
 pub fn speaker(pod: Pod) -> Option<core::SpeakerPod> {
     let node = pod.spec?.node_name?;
-    let conditions = pod
-        .status
-        .and_then(|status| status.conditions)
-        .unwrap_or_default();
+    let status = pod.status.unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
     let ready = conditions
         .iter()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     Some(core::SpeakerPod {
         node,
         ready: ready && pod.metadata.deletion_timestamp.is_none(),
+        address: status.pod_ip.and_then(|text| text.parse().ok()),
     })
 }
 
@@ -125,7 +130,7 @@ mod tests {
     fn service_facts() {
         let whole = |kind: &str, class: Value| {
             object::<Service>(json!({
-                "metadata": {"name": "web", "namespace": "default", "uid": "u"},
+                "metadata": {"name": "web", "namespace": "default", "uid": "u", "labels": {"app": "web"}},
                 "spec": {"type": kind, "loadBalancerClass": class, "externalTrafficPolicy": "Local"},
                 "status": {"loadBalancer": {"ingress": [{"ip": "::ffff:10.0.0.1"}, {"hostname": "x"}]}},
             }))
@@ -141,7 +146,9 @@ mod tests {
                 IngressIp::Invalid(String::new())
             ]
         );
-        assert_eq!(service(whole("ClusterIP", Value::Null), None).0.ingress, []);
+        assert_eq!(facts.labels["app"], "web");
+        let internal = service(whole("ClusterIP", Value::Null), None).0;
+        assert!(internal.ingress.is_empty() && internal.labels.is_empty());
         assert!(
             !service(whole("LoadBalancer", json!("other")), None)
                 .0
@@ -220,16 +227,19 @@ mod tests {
 
     #[test]
     fn node_facts() {
-        let facts = node(object(json!({"status": {
-            "conditions": [{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}],
-            "addresses": [
-                {"type": "InternalIP", "address": "192.168.1.2"},
-                {"type": "ExternalIP", "address": "fc00::2"},
-                {"type": "Hostname", "address": "192.168.1.9"},
-                {"type": "InternalIP", "address": "garbage"},
-            ],
-        }})));
+        let facts = node(object(
+            json!({"metadata": {"labels": {"rack": "1"}}, "status": {
+                "conditions": [{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}],
+                "addresses": [
+                    {"type": "InternalIP", "address": "192.168.1.2"},
+                    {"type": "ExternalIP", "address": "fc00::2"},
+                    {"type": "Hostname", "address": "192.168.1.9"},
+                    {"type": "InternalIP", "address": "garbage"},
+                ],
+            }}),
+        ));
         assert!(facts.ready && !facts.network_unavailable);
+        assert_eq!(facts.labels["rack"], "1");
         let own: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(own, ["192.168.1.2", "fc00::2"]);
         assert_eq!(node(Node::default()), core::Node::default());

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ferrolb_config::ObjectName;
 
 use crate::decide::{Announcement, Verdict};
+use crate::reach::Reach;
 use crate::reason::Reason;
 
 /// Something an operator is told.
@@ -23,7 +24,9 @@ pub struct Step {
     /// What to tell, in order.
     pub events: Vec<Event>,
     /// Addresses nobody here held before: to be answered for from now on, and to be made known.
-    pub taken: Vec<IpAddr>,
+    pub taken: Vec<(IpAddr, Reach)>,
+    /// Addresses held before and now, on other interfaces than before.
+    pub moved: Vec<(IpAddr, Reach)>,
     /// Addresses no Service here has any more: to be answered for no longer.
     pub released: Vec<IpAddr>,
 }
@@ -32,8 +35,8 @@ pub struct Step {
 #[derive(Debug, Default)]
 pub struct Announced {
     services: BTreeMap<ObjectName, Announcement>,
-    /// How many announced Services have each address.
-    held: HashMap<IpAddr, usize>,
+    /// Which announced Services have each address, and where they want it answered for.
+    held: HashMap<IpAddr, BTreeMap<ObjectName, Reach>>,
 }
 
 impl Announced {
@@ -50,40 +53,78 @@ impl Announced {
             Verdict::Announce(next) => (Some(next), Reason::LoadBalancerIpChanged),
             Verdict::Silent(reason) => (None, reason),
         };
-        if let (Some(former), Some(next)) = (&former, &next)
-            && former.addresses == next.addresses
-        {
-            // A pool that was renamed is no change on the wire.
+        self.hold(name, former.as_ref(), next.as_ref(), &mut step);
+        if let Some(next) = &next {
             self.services.insert(name.clone(), next.clone());
+        }
+        let addresses = |one: &Option<Announcement>| one.as_ref().map(|one| one.addresses.clone());
+        if addresses(&former) == addresses(&next) {
+            // A pool that was renamed is no change on the wire, and another interface no other announcement.
             return step;
         }
-        // The new ones first, so that an address that stays never counts as released.
-        if let Some(next) = &next {
-            for address in &next.addresses {
-                let holders = self.held.entry(*address).or_default();
-                *holders += 1;
-                if *holders == 1 {
-                    step.taken.push(*address);
-                }
-            }
-        }
         if let Some(former) = former {
-            for address in &former.addresses {
-                if let Some(holders) = self.held.get_mut(address) {
-                    *holders -= 1;
-                    if *holders == 0 {
-                        self.held.remove(address);
-                        step.released.push(*address);
-                    }
-                }
-            }
             step.events.push(Event::Withdrawn(former, reason));
         }
         if let Some(next) = next {
-            self.services.insert(name.clone(), next.clone());
             step.events.push(Event::Announced(next));
         }
         step
+    }
+
+    /// Holds the addresses of `next` for a Service instead of those of `former`.
+    fn hold(
+        &mut self,
+        name: &ObjectName,
+        former: Option<&Announcement>,
+        next: Option<&Announcement>,
+        step: &mut Step,
+    ) {
+        let taken = next.into_iter().flat_map(|next| &next.addresses);
+        for address in taken.clone() {
+            let before = self.reach(*address);
+            if let Some(next) = next {
+                let holders = self.held.entry(*address).or_default();
+                holders.insert(name.clone(), next.reach.clone());
+            }
+            match (before, self.reach(*address)) {
+                (None, Some(reach)) => step.taken.push((*address, reach)),
+                (before, Some(reach)) if before.as_ref() != Some(&reach) => {
+                    step.moved.push((*address, reach));
+                }
+                _ => {}
+            }
+        }
+        for address in former.into_iter().flat_map(|former| &former.addresses) {
+            if taken.clone().any(|stays| stays == address) {
+                continue;
+            }
+            let before = self.reach(*address);
+            if let Some(holders) = self.held.get_mut(address) {
+                holders.remove(name);
+                if holders.is_empty() {
+                    self.held.remove(address);
+                }
+            }
+            match (before, self.reach(*address)) {
+                (Some(_), None) => step.released.push(*address),
+                (before, Some(reach)) if before.as_ref() != Some(&reach) => {
+                    step.moved.push((*address, reach));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Where an address is answered for: wherever one of its Services wants it to be.
+    fn reach(&self, address: IpAddr) -> Option<Reach> {
+        let mut reaches = self.held.get(&address)?.values();
+        let first = reaches.next()?.clone();
+        Some(reaches.fold(first, |all, one| all.union(one)))
+    }
+
+    /// What is announced for a Service.
+    pub fn get(&self, name: &ObjectName) -> Option<&Announcement> {
+        self.services.get(name)
     }
 
     /// The announced Services.
@@ -99,7 +140,9 @@ impl Announced {
 
 #[cfg(test)]
 mod tests {
-    use super::{Announced, Announcement, Event, IpAddr, ObjectName, Reason, Step, Verdict};
+    use ferrolb_config::Origin;
+
+    use super::{Announced, Announcement, Event, IpAddr, ObjectName, Reach, Reason, Step, Verdict};
 
     fn ip(last: u8) -> IpAddr {
         [10, 0, 0, last].into()
@@ -108,8 +151,26 @@ mod tests {
     fn announce(addresses: &[u8]) -> Announcement {
         Announcement {
             pool: "p".to_owned(),
+            origin: Origin::ConfigMap,
             addresses: addresses.iter().map(|last| ip(*last)).collect(),
+            reach: Reach::Everywhere,
         }
+    }
+
+    fn only(names: &[&str]) -> Reach {
+        Reach::Only(names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    fn announce_on(addresses: &[u8], names: &[&str]) -> Verdict {
+        Verdict::Announce(Announcement {
+            reach: only(names),
+            ..announce(addresses)
+        })
+    }
+
+    fn everywhere(addresses: &[u8]) -> Vec<(IpAddr, Reach)> {
+        let each = addresses.iter();
+        each.map(|last| (ip(*last), Reach::Everywhere)).collect()
     }
 
     fn name(name: &str) -> ObjectName {
@@ -120,7 +181,7 @@ mod tests {
     fn the_same_verdict_again_changes_nothing() {
         let mut announced = Announced::new();
         let step = announced.apply(&name("a"), Verdict::Announce(announce(&[1, 2])));
-        assert_eq!(step.taken, [ip(1), ip(2)]);
+        assert_eq!(step.taken, everywhere(&[1, 2]));
         assert_eq!(step.events, [Event::Announced(announce(&[1, 2]))]);
         assert_eq!(
             announced.apply(&name("a"), Verdict::Announce(announce(&[1, 2]))),
@@ -154,7 +215,7 @@ mod tests {
         let mut announced = Announced::new();
         announced.apply(&name("a"), Verdict::Announce(announce(&[1, 2])));
         let step = announced.apply(&name("a"), Verdict::Announce(announce(&[2, 3])));
-        assert_eq!((step.taken, step.released), (vec![ip(3)], vec![ip(1)]));
+        assert_eq!((step.taken, step.released), (everywhere(&[3]), vec![ip(1)]));
         assert_eq!(
             step.events,
             [
@@ -162,5 +223,34 @@ mod tests {
                 Event::Announced(announce(&[2, 3]))
             ]
         );
+    }
+
+    #[test]
+    fn other_interfaces_move_an_address_without_a_new_announcement() {
+        let mut announced = Announced::new();
+        let step = announced.apply(&name("a"), announce_on(&[1], &["eth0"]));
+        assert_eq!(step.taken, [(ip(1), only(&["eth0"]))]);
+        let step = announced.apply(&name("a"), announce_on(&[1], &["eth0", "eth1"]));
+        let moved = Step {
+            moved: vec![(ip(1), only(&["eth0", "eth1"]))],
+            ..Step::default()
+        };
+        assert_eq!(step, moved);
+        let same = announced.apply(&name("a"), announce_on(&[1], &["eth0", "eth1"]));
+        assert_eq!(same, Step::default());
+    }
+
+    #[test]
+    fn a_shared_address_is_answered_where_one_of_its_services_wants_it() {
+        let mut announced = Announced::new();
+        announced.apply(&name("a"), announce_on(&[1, 2], &["eth0"]));
+        let second = announced.apply(&name("b"), announce_on(&[1], &["eth1"]));
+        assert_eq!(second.moved, [(ip(1), only(&["eth0", "eth1"]))]);
+        let all = announced.apply(&name("c"), Verdict::Announce(announce(&[1])));
+        assert_eq!(all.moved, everywhere(&[1]));
+        announced.apply(&name("c"), Verdict::Silent(Reason::ServiceDeleted));
+        let gone = announced.apply(&name("a"), Verdict::Silent(Reason::NoEndpoints));
+        assert_eq!(gone.moved, [(ip(1), only(&["eth1"]))]);
+        assert_eq!(gone.released, [ip(2)]);
     }
 }

@@ -1,17 +1,20 @@
-//! Does this node announce this Service? MetalLB's rules (0.12, where the two differ), with these differences, each for
-//! a reason:
+//! Does this node announce this Service? MetalLB's rules: those of 0.12 for pools of the ConfigMap, those of 0.16 for
+//! pools that are objects of their own, with these differences, each for a reason:
 //!
 //! * a node must be Ready, and so must a speaker on it where that can be seen: MetalLB asks its member list instead;
 //! * a Node's own address is never announced: that would take the node off the network;
-//! * addresses are decided one by one, and Services that share one are decided together, so that it has one owner.
+//! * addresses are decided one by one, and Services that share one are decided together, so that it has one owner even
+//!   where their advertisements select different nodes.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ferrolb_config::{ObjectName, Protocol};
+use ferrolb_config::{Advertisement, Labels, ObjectName, Origin, Pool, Protocol};
 
-use crate::facts::{IngressIp, Service, TrafficPolicy};
-use crate::order::first;
+use crate::facts::{Endpoints, IngressIp, Node, Service, TrafficPolicy};
+use crate::order::elect;
+use crate::reach::Reach;
 use crate::reason::{NotEligible, Reason};
 use crate::view::View;
 
@@ -20,8 +23,12 @@ use crate::view::View;
 pub struct Announcement {
     /// The pool its addresses are from.
     pub pool: String,
+    /// Which kind of source that pool stands in.
+    pub origin: Origin,
     /// The addresses this node answers for, of both families, in the order of the Service's status; at least one.
     pub addresses: Vec<IpAddr>,
+    /// The interfaces they are answered for on, for this Service's sake.
+    pub reach: Reach,
 }
 
 /// Whether a node announces a Service.
@@ -33,7 +40,8 @@ pub enum Verdict {
     Silent(Reason),
 }
 
-/// Decides whether the node `me` announces the Service `name`.
+/// Decides whether the node `me` announces the Service `name`. Which interfaces there are is known of one node only, so
+/// only there is the verdict whole.
 pub fn decide(view: &View, me: &str, name: &ObjectName) -> Verdict {
     match announcement(view, me, name) {
         Ok(announcement) => Verdict::Announce(announcement),
@@ -47,10 +55,11 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
     }
     let service = view.service(name).ok_or(Reason::ServiceDeleted)?;
     let pool = allowed(view, service)?;
+    let mine = Candidacy::new(view, name, service, pool);
     let mut reason = None;
     let mut addresses = Vec::new();
     for address in service.addresses() {
-        match ownership(view, me, name, service, address) {
+        match ownership(me, &mine, address) {
             Ok(()) => addresses.push(address),
             Err(why) => reason = reason.or(Some(why)),
         }
@@ -58,14 +67,16 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
     match reason {
         Some(reason) if addresses.is_empty() => Err(reason),
         _ => Ok(Announcement {
-            pool: pool.to_owned(),
+            pool: pool.name().to_owned(),
+            origin: pool.origin(),
+            reach: mine.reach(me, &addresses)?,
             addresses,
         }),
     }
 }
 
 /// The layer-2 pool the Service's addresses are from, if somebody may announce them at all.
-fn allowed<'a>(view: &'a View, service: &Service) -> Result<&'a str, Reason> {
+fn allowed<'a>(view: &'a View, service: &Service) -> Result<&'a Pool, Reason> {
     if !service.load_balancer {
         return Err(Reason::NotLoadBalancer);
     }
@@ -84,48 +95,150 @@ fn allowed<'a>(view: &'a View, service: &Service) -> Result<&'a str, Reason> {
     if pool.protocol() != Protocol::Layer2 {
         return Err(Reason::ProtocolChanged(pool.name().to_owned()));
     }
+    let mut advertisements = pool.advertisements();
+    if !advertisements.any(|one| one.selects_service(&service.labels)) {
+        return Err(Reason::NotAdvertised(pool.name().to_owned()));
+    }
     for address in service.addresses() {
-        if let Some(node) = view.node_with(address) {
+        if let Some(node) = view.nodes().with(address) {
             let node = node.to_owned();
             return Err(Reason::NodeAddress { address, node });
         }
     }
-    Ok(pool.name())
+    Ok(pool)
 }
 
-/// Whether `me` owns one address of a Service: it is the first, in the order for the address, of all nodes that may
-/// announce it for one of the Services that have it, and may do so for this one.
-fn ownership(
-    view: &View,
-    me: &str,
-    name: &ObjectName,
-    service: &Service,
-    address: IpAddr,
-) -> Result<(), Reason> {
+/// What makes a node eligible for one Service.
+struct Candidacy<'a> {
+    view: &'a View,
+    name: &'a ObjectName,
+    service: &'a Service,
+    endpoints: Cow<'a, Endpoints>,
+    origin: Origin,
+    /// Those of the pool that select the Service.
+    advertisements: Vec<&'a Advertisement>,
+}
+
+impl<'a> Candidacy<'a> {
+    fn new(view: &'a View, name: &'a ObjectName, service: &'a Service, pool: &'a Pool) -> Self {
+        let advertisements = pool.advertisements();
+        Self {
+            view,
+            name,
+            service,
+            endpoints: view.endpoints_of(name),
+            origin: pool.origin(),
+            advertisements: advertisements
+                .filter(|one| one.selects_service(&service.labels))
+                .collect(),
+        }
+    }
+
+    /// The advertisements that speak of the Service on nodes with these labels.
+    fn advertisements_on(&self, labels: &Labels) -> impl Iterator<Item = &'a Advertisement> {
+        let all = self.advertisements.iter().copied();
+        all.filter(|one| one.selects_node(labels))
+    }
+
+    /// Whether the node `name` may announce the Service, and if not, what keeps it out.
+    fn admits(&self, name: &str) -> Result<(), NotEligible> {
+        if !self.endpoints.usable().any {
+            return Err(NotEligible::NoEndpoints);
+        }
+        let node = self.view.nodes().live_node(name)?;
+        self.admits_live(name, node)
+    }
+
+    /// The same for one of the live nodes, while there are endpoints.
+    fn admits_live(&self, name: &str, node: &Node) -> Result<(), NotEligible> {
+        if self.view.nodes().excludes(node, self.origin) {
+            return Err(NotEligible::Excluded);
+        }
+        if self.advertisements_on(&node.labels).next().is_none() {
+            return Err(NotEligible::NotSelected);
+        }
+        let local = self.service.traffic_policy == TrafficPolicy::Local;
+        if local && !self.endpoints.usable().nodes.contains(name) {
+            return Err(NotEligible::NoLocalEndpoint);
+        }
+        Ok(())
+    }
+
+    /// The live nodes that may announce the Service, and how much each is preferred: the sum over the advertisements that
+    /// speak of the Service there.
+    fn candidates(&self) -> impl Iterator<Item = (&'a str, u64)> {
+        let live = self.view.nodes().live_nodes();
+        let live = live.filter(|_| self.endpoints.usable().any);
+        let admitted = live.filter(|(name, node)| self.admits_live(name, node).is_ok());
+        admitted.map(|(name, node)| {
+            let weights = self.advertisements_on(&node.labels);
+            (name, weights.map(|one| one.preference(&node.labels)).sum())
+        })
+    }
+
+    /// Where `node`, which is the one whose interfaces are known, answers for the Service's `addresses`.
+    fn reach(&self, node: &str, addresses: &[IpAddr]) -> Result<Reach, Reason> {
+        let mut named: BTreeSet<&String> = BTreeSet::new();
+        let labels = self.view.nodes().labels(node);
+        for advertisement in self.advertisements_on(labels) {
+            if advertisement.interfaces().is_empty() {
+                return Ok(Reach::Everywhere);
+            }
+            named.extend(advertisement.interfaces());
+        }
+        let there = self.view.interfaces();
+        let found = named.iter().filter(|name| there.contains(**name));
+        let found: BTreeSet<String> = found.map(|name| (*name).clone()).collect();
+        if found.is_empty() {
+            return Err(Reason::NoInterface {
+                addresses: addresses.to_vec(),
+                named: named.into_iter().cloned().collect(),
+            });
+        }
+        Ok(Reach::Only(found))
+    }
+}
+
+/// How good a candidate is for an address, better ones being greater. What is equal is settled by the order of nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// How many of the Services that share the address it may announce: with one that may announce only some, the
+    /// others would not be announced at all.
+    services: usize,
+    /// How much the advertisements of these prefer it.
+    preference: u64,
+}
+
+/// Whether `me` owns one address of the Service `mine` is about: it is the best of all nodes that may announce it for one
+/// of the Services that have it, and may do so for this one.
+fn ownership(me: &str, mine: &Candidacy<'_>, address: IpAddr) -> Result<(), Reason> {
+    let view = mine.view;
     // The key is the first ingress address: of several Services the smallest such text, so that all agree.
     let mut key: Option<String> = None;
-    let mut candidates: BTreeSet<&str> = BTreeSet::new();
-    for (sharer, shared) in view.sharers(address) {
-        if allowed(view, shared).is_err() {
+    let mut candidates: BTreeMap<&str, Rank> = BTreeMap::new();
+    for (sharer, service) in view.sharers(address) {
+        let Ok(pool) = allowed(view, service) else {
             continue;
-        }
-        if let Some(text) = shared.addresses().next().map(|head| head.to_string()) {
+        };
+        if let Some(text) = service.addresses().next().map(|head| head.to_string()) {
             key = Some(key.map_or_else(|| text.clone(), |smallest| smallest.min(text.clone())));
         }
-        let usable = view.endpoints_of(sharer);
-        let usable = usable.usable();
-        let live = view.live().iter();
-        candidates.extend(
-            live.filter(|node| match shared.traffic_policy {
-                TrafficPolicy::Cluster => usable.any,
-                TrafficPolicy::Local => usable.nodes.contains(*node),
-            })
-            .map(String::as_str),
-        );
+        let theirs;
+        let candidacy = if sharer == mine.name {
+            mine
+        } else {
+            theirs = Candidacy::new(view, sharer, service, pool);
+            &theirs
+        };
+        for (node, preference) in candidacy.candidates() {
+            let rank = candidates.entry(node).or_default();
+            rank.services += 1;
+            rank.preference += preference;
+        }
     }
-    let mine = eligible(view, me, name, service);
     let key = key.unwrap_or_default();
-    match (first(candidates, &key), mine) {
+    let ranked = candidates.iter().map(|(node, rank)| (*node, *rank));
+    match (elect(ranked, &key), mine.admits(me)) {
         (Some(owner), Ok(())) if owner == me => Ok(()),
         (Some(owner), Ok(())) => Err(Reason::NotOwner {
             owner: owner.to_owned(),
@@ -139,25 +252,4 @@ fn ownership(
         }),
         (None, Err(why)) => Err(Reason::NoCandidate(why)),
     }
-}
-
-/// Whether `node` may announce the Service, and if not, what keeps it out.
-fn eligible(
-    view: &View,
-    node: &str,
-    name: &ObjectName,
-    service: &Service,
-) -> Result<(), NotEligible> {
-    let endpoints = view.endpoints_of(name);
-    let usable = endpoints.usable();
-    if !usable.any {
-        return Err(NotEligible::NoEndpoints);
-    }
-    if let Some(why) = view.not_live(node) {
-        return Err(why);
-    }
-    if service.traffic_policy == TrafficPolicy::Local && !usable.nodes.contains(node) {
-        return Err(NotEligible::NoLocalEndpoint);
-    }
-    Ok(())
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use ferrolb_config::{Config, Pool};
+use ferrolb_config::{Config, Labels, Pool};
+
+/// The label that keeps a node from announcing, whatever its value.
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// `spec.externalTrafficPolicy` of a Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Service {
     pub ingress: Vec<IngressIp>,
     /// `spec.externalTrafficPolicy`.
     pub traffic_policy: TrafficPolicy,
+    /// `metadata.labels`, for the selectors of advertisements.
+    pub labels: Labels,
 }
 
 impl Service {
@@ -153,6 +158,15 @@ pub struct Node {
     pub network_unavailable: bool,
     /// `status.addresses` of types `InternalIP` and `ExternalIP`.
     pub addresses: BTreeSet<IpAddr>,
+    /// `metadata.labels`, for the selectors of advertisements.
+    pub labels: Labels,
+}
+
+impl Node {
+    /// It has the label `node.kubernetes.io/exclude-from-external-load-balancers`, whatever its value.
+    pub(crate) fn excluded(&self) -> bool {
+        self.labels.contains_key(EXCLUDE)
+    }
 }
 
 /// What is kept of a pod of the speaker's DaemonSet.
@@ -162,6 +176,20 @@ pub struct SpeakerPod {
     pub node: String,
     /// Condition `Ready` is `True` and the pod is not being deleted.
     pub ready: bool,
+    /// `status.podIP`, where its gossip is to be found.
+    pub address: Option<IpAddr>,
+}
+
+/// What gossip knows of the nodes' speakers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Nodes whose speaker answers, or is not given up yet.
+    pub live: BTreeSet<String>,
+    /// Nodes whose speaker did, and has said goodbye or fallen silent since.
+    pub gone: BTreeSet<String>,
+    /// One of the live speakers is MetalLB's. It knows nothing but gossip, so that alone decides then, or the two kinds
+    /// would not elect alike.
+    pub metallb: bool,
 }
 
 #[cfg(test)]

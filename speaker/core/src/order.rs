@@ -23,6 +23,18 @@ pub fn first<'a>(nodes: impl IntoIterator<Item = &'a str>, key: &str) -> Option<
         .min_by_key(|node| (place(node, key), *node))
 }
 
+/// The owner among candidates that are not all alike: of those with the highest rank the first in the order for `key`;
+/// none if there are none.
+pub fn elect<'a, R: Ord + Copy>(
+    candidates: impl IntoIterator<Item = (&'a str, R)> + Clone,
+    key: &str,
+) -> Option<&'a str> {
+    let ranks = candidates.clone().into_iter().map(|(_, rank)| rank);
+    let highest = ranks.max()?;
+    let best = candidates.into_iter().filter(|(_, rank)| *rank == highest);
+    first(best.map(|(node, _)| node), key)
+}
+
 fn place(node: &str, key: &str) -> [u8; 32] {
     Sha256::new()
         .chain_update(node)
@@ -36,7 +48,7 @@ fn place(node: &str, key: &str) -> [u8; 32] {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{first, order, place};
+    use super::{elect, first, order, place};
 
     #[test]
     fn metallb_digests() {
@@ -84,6 +96,20 @@ mod tests {
         assert_eq!(order(["iris1", "iris2"], "10.20.30.1"), ["iris2", "iris1"]);
         assert_eq!(first(["iris1", "iris2"], "10.20.30.2"), Some("iris1"));
         assert_eq!(first([], "10.20.30.2"), None);
+    }
+
+    #[test]
+    fn a_higher_rank_goes_before_the_order() {
+        // Appendix A: a, c, b.
+        let ranked = |a, b, c| [("node-a", a), ("node-b", b), ("node-c", c)];
+        for (candidates, owner) in [
+            (ranked(0, 0, 0), "node-a"),
+            (ranked(0, 1, 0), "node-b"),
+            (ranked(1, 2, 2), "node-c"),
+        ] {
+            assert_eq!(elect(candidates, "192.168.1.240"), Some(owner));
+        }
+        assert_eq!(elect::<u64>([], "192.168.1.240"), None);
     }
 
     proptest! {

@@ -30,6 +30,11 @@ pub enum Reason {
     /// The pool's protocol is not layer2.
     #[error("pool {0:?} does not use layer2")]
     ProtocolChanged(String),
+    /// No advertisement of the pool speaks of the Service.
+    #[error(
+        "no L2Advertisement for pool {0:?} selects the Service; add one, or correct its serviceSelectors"
+    )]
+    NotAdvertised(String),
     /// The address belongs to a Node: answering for it would take the node off the network.
     #[error("{address} is an address of node {node:?} itself; take it out of the pool")]
     NodeAddress {
@@ -60,6 +65,14 @@ pub enum Reason {
         /// What keeps this node out.
         why: NotEligible,
     },
+    /// This node owns the addresses, and has none of the interfaces they are to be announced on.
+    #[error("this node announces it, and has none of the interfaces its L2Advertisements name: {}", named.join(", "))]
+    NoInterface {
+        /// The addresses.
+        addresses: Vec<IpAddr>,
+        /// `spec.interfaces` of the advertisements that select this node, in order.
+        named: Vec<String>,
+    },
     /// Announced before with other addresses.
     #[error("the Service's addresses changed")]
     LoadBalancerIpChanged,
@@ -67,7 +80,7 @@ pub enum Reason {
 
 impl Reason {
     /// MetalLB's word for the `reason` key of a log line (`serviceWithdrawn`), which is also this reason's metric label.
-    /// `notSynced` and `nodeAddress` are ours: MetalLB does not know these cases.
+    /// `notSynced`, `nodeAddress` and `noInterface` are ours: MetalLB does not know these cases, or takes no notice.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::NotSynced => "notSynced",
@@ -79,6 +92,13 @@ impl Reason {
             Self::IpNotAllowed(_) => "ipNotAllowed",
             Self::ProtocolChanged(_) => "protocolChanged",
             Self::NodeAddress { .. } => "nodeAddress",
+            Self::NoInterface { .. } => "noInterface",
+            Self::NotAdvertised(_)
+            | Self::NoCandidate(NotEligible::NotSelected)
+            | Self::NotEligible {
+                why: NotEligible::NotSelected,
+                ..
+            } => "noMatchingAdvertisement",
             Self::NoEndpoints
             | Self::NoCandidate(_)
             | Self::NotOwner { .. }
@@ -112,6 +132,15 @@ pub enum NotEligible {
     /// No speaker pod on it is Ready.
     #[error("no speaker pod on it is Ready")]
     SpeakerNotReady,
+    /// Its speaker said goodbye, or gossip has not heard of it for too long.
+    #[error("gossip has lost the speaker on it")]
+    SpeakerGone,
+    /// The Node has the label that excludes it.
+    #[error("its Node has the label node.kubernetes.io/exclude-from-external-load-balancers")]
+    Excluded,
+    /// No advertisement that speaks of the Service selects it.
+    #[error("no L2Advertisement for the Service selects its Node")]
+    NotSelected,
     /// `externalTrafficPolicy: Local` without an endpoint there.
     #[error("externalTrafficPolicy is Local and no ready endpoint is on it")]
     NoLocalEndpoint,

@@ -1,13 +1,14 @@
 //! All facts, indexed, and which Services a change of one touches.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
 use std::net::IpAddr;
 
-use ferrolb_config::{Config, ObjectName};
+use ferrolb_config::{Advertisement, Config, Labels, ObjectName, Origin, Pool};
 
-use crate::facts::{Endpoints, Node, Service, SpeakerPod};
-use crate::reason::NotEligible;
+use crate::facts::{Endpoints, Members, Node, Service, SpeakerPod};
+use crate::nodes::Nodes;
 
 /// The kinds of objects that must have been listed before anything is decided: a decision on half a list would take
 /// addresses other nodes hold.
@@ -21,11 +22,19 @@ pub enum Kind {
     Nodes,
     /// The speakers' own pods; told to be unknown counts as listed.
     Speakers,
+    /// The network interfaces of this speaker's node.
+    Interfaces,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Services, Self::Endpoints, Self::Nodes, Self::Speakers];
+    pub const ALL: [Self; 5] = [
+        Self::Services,
+        Self::Endpoints,
+        Self::Nodes,
+        Self::Speakers,
+        Self::Interfaces,
+    ];
 }
 
 /// The Services whose verdict a change may have altered.
@@ -74,22 +83,25 @@ pub struct View {
     endpoints: HashMap<ObjectName, BTreeMap<ObjectName, Endpoints>>,
     /// Slice → Service, to find the former Service of a slice that changed hands or went.
     slices: HashMap<ObjectName, ObjectName>,
-    nodes: BTreeMap<String, Node>,
-    /// The Nodes' own addresses.
-    node_addresses: HashMap<IpAddr, String>,
-    /// None while unknown.
-    speakers: Option<Vec<SpeakerPod>>,
-    /// The known nodes with a Ready speaker. Empty where speakers are unknown, and where their pods say nothing.
-    spoken_for: BTreeSet<String>,
-    /// Names of nodes that may announce, endpoints aside. Kept, because every Service asks.
-    live: BTreeSet<String>,
+    nodes: Nodes,
+    /// Names of the interfaces of the node this speaker runs on.
+    interfaces: BTreeSet<String>,
     listed: BTreeSet<Kind>,
 }
 
 impl View {
-    /// A view of nothing.
+    /// A view of nothing, in which the label that excludes nodes counts.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A view of nothing. `ignore_exclusion`: the label `node.kubernetes.io/exclude-from-external-load-balancers` counts
+    /// for nothing (`--ignore-exclude-lb`, MetalLB 0.13.12).
+    pub fn ignoring_exclusion(ignore_exclusion: bool) -> Self {
+        Self {
+            nodes: Nodes::new(ignore_exclusion),
+            ..Self::default()
+        }
     }
 
     /// Every object of this kind has been told.
@@ -123,14 +135,16 @@ impl View {
 
     /// A Service that the configuration in force has a pool for and `config` has none for, with its addresses. Such a
     /// configuration is not to be taken up while that is so: addresses in use are not taken away. MetalLB's speakers do
-    /// the same (all releases), but each looks only at what it announces itself, so that they come to differ; this looks
-    /// at what every speaker sees.
+    /// the same (0.7 to 0.12), but each looks only at what it announces itself, so that they come to differ; this looks
+    /// at what every speaker sees. A pool that is a custom resource may go: the controller then moves its Services (0.14.2).
     pub fn left_out_by(&self, config: &Config) -> Option<(&ObjectName, Vec<IpAddr>)> {
         let in_force = self.config.as_ref()?;
         let mut services = self.services.iter();
         let (name, service) = services.find(|(_, service)| {
             service.load_balancer
-                && service.pool_in(in_force).is_some()
+                && service
+                    .pool_in(in_force)
+                    .is_some_and(|pool| pool.origin() == Origin::ConfigMap)
                 && service.pool_in(config).is_none()
         })?;
         Some((name, service.addresses().collect()))
@@ -222,25 +236,50 @@ impl View {
         if self.nodes.get(&name) == Some(&node) {
             return Touched::default();
         }
-        self.nodes.insert(name, node);
-        self.nodes_changed()
+        let labels = node.labels.clone();
+        let excluded = node.excluded();
+        let (former, changed) = self.nodes.apply(name, node);
+        let matters = former.is_some_and(|former| {
+            former.excluded() != excluded || self.told_apart(&former.labels, &labels)
+        });
+        Touched::all_if(changed || matters)
     }
 
     /// A Node is gone.
     pub fn delete_node(&mut self, name: &str) -> Touched {
-        if self.nodes.remove(name).is_none() {
-            return Touched::default();
-        }
-        self.nodes_changed()
+        Touched::all_if(self.nodes.delete(name))
     }
 
     /// The speakers' pods, all of them; `None` where they cannot be listed, which leaves the Nodes' readiness alone.
     pub fn set_speakers(&mut self, speakers: Option<Vec<SpeakerPod>>) -> Touched {
-        if self.speakers == speakers {
-            return Touched::default();
-        }
-        self.speakers = speakers;
-        Touched::all_if(self.find_live())
+        Touched::all_if(self.nodes.set_speakers(speakers))
+    }
+
+    /// What gossip knows of the speakers. Of those it has never heard of, their pods and Nodes tell.
+    pub fn set_members(&mut self, members: Members) -> Touched {
+        Touched::all_if(self.nodes.set_members(members))
+    }
+
+    /// The names of all interfaces of this speaker's node that may be announced on, be they up or not.
+    pub fn set_interfaces(&mut self, interfaces: BTreeSet<String>) -> Touched {
+        let former = mem::replace(&mut self.interfaces, interfaces);
+        let mut named = self.advertisements().flat_map(Advertisement::interfaces);
+        let differs = |name| former.contains(name) != self.interfaces.contains(name);
+        Touched::all_if(former != self.interfaces && named.any(differs))
+    }
+
+    /// Whether some advertisement makes a difference between nodes with these labels.
+    fn told_apart(&self, former: &Labels, now: &Labels) -> bool {
+        former != now
+            && self.advertisements().any(|one| {
+                one.selects_node(former) != one.selects_node(now)
+                    || one.preference(former) != one.preference(now)
+            })
+    }
+
+    fn advertisements(&self) -> impl Iterator<Item = &Advertisement> {
+        let pools = self.config.iter().flat_map(Config::pools);
+        pools.flat_map(Pool::advertisements)
     }
 
     /// The Services known now.
@@ -253,30 +292,25 @@ impl View {
         self.services.get(name)
     }
 
-    /// The names of the nodes that may announce, endpoints aside.
+    /// The names of the nodes that may announce, Services and pools aside.
     pub fn live(&self) -> &BTreeSet<String> {
-        &self.live
+        self.nodes.live()
     }
 
-    /// What keeps a node from being live; none if it is.
-    pub(crate) fn not_live(&self, name: &str) -> Option<NotEligible> {
-        let Some(node) = self.nodes.get(name) else {
-            return Some(NotEligible::UnknownNode);
-        };
-        if !node.ready {
-            Some(NotEligible::NodeNotReady)
-        } else if node.network_unavailable {
-            Some(NotEligible::NetworkUnavailable)
-        } else if !self.spoken_for.is_empty() && !self.spoken_for.contains(name) {
-            Some(NotEligible::SpeakerNotReady)
-        } else {
-            None
-        }
+    /// The first node by name, if every node has the label that excludes it from announcing and nobody said to ignore it:
+    /// then it is ignored all the same.
+    pub fn exclusion_void(&self) -> Option<&str> {
+        self.nodes.exclusion_void()
     }
 
-    /// The Node that has `address` as its own.
-    pub(crate) fn node_with(&self, address: IpAddr) -> Option<&str> {
-        self.node_addresses.get(&address).map(String::as_str)
+    /// What is known of nodes.
+    pub(crate) fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// The names of the interfaces of this speaker's node.
+    pub(crate) fn interfaces(&self) -> &BTreeSet<String> {
+        &self.interfaces
     }
 
     /// The LoadBalancer Services that have `address`.
@@ -286,10 +320,14 @@ impl View {
     }
 
     /// All endpoints of a Service together.
-    pub(crate) fn endpoints_of(&self, service: &ObjectName) -> Endpoints {
-        let mut all = Endpoints::default();
-        for endpoints in self.endpoints.get(service).into_iter().flatten() {
-            all.merge(endpoints.1);
+    pub(crate) fn endpoints_of(&self, service: &ObjectName) -> Cow<'_, Endpoints> {
+        let mut slices = self.endpoints.get(service).into_iter().flatten();
+        let Some((_, first)) = slices.next() else {
+            return Cow::Owned(Endpoints::default());
+        };
+        let mut all = Cow::Borrowed(first);
+        for (_, endpoints) in slices {
+            all.to_mut().merge(endpoints);
         }
         all
     }
@@ -304,34 +342,5 @@ impl View {
         let mut touched: BTreeSet<_> = sharers.map(|(name, _)| name.clone()).collect();
         touched.insert(name.clone());
         Touched::Some(touched)
-    }
-
-    fn nodes_changed(&mut self) -> Touched {
-        let addresses = self.nodes.iter().flat_map(|(name, node)| {
-            let own = node.addresses.iter();
-            own.map(move |address| (*address, name.clone()))
-        });
-        let former = mem::replace(&mut self.node_addresses, addresses.collect());
-        let live_changed = self.find_live();
-        Touched::all_if(live_changed || former != self.node_addresses)
-    }
-
-    /// Finds who is live again; true if that is not who was.
-    ///
-    /// Speakers count only if there is one: where no pod is known Ready on a known node, the Nodes' readiness alone
-    /// decides. Either the pods are unknown or not the speakers' (the label selector does not fit them), or the news of
-    /// ours is late: whoever decides here is a speaker that runs, so a list without any Ready one is out of date.
-    fn find_live(&mut self) -> bool {
-        let pods = self.speakers.iter().flatten();
-        self.spoken_for = pods
-            .filter(|pod| pod.ready && self.nodes.contains_key(&pod.node))
-            .map(|pod| pod.node.clone())
-            .collect();
-        let names = self
-            .nodes
-            .keys()
-            .filter(|name| self.not_live(name).is_none());
-        let live = names.cloned().collect();
-        mem::replace(&mut self.live, live) != self.live
     }
 }

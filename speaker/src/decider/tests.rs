@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-use ferrolb_config::read;
+use ferrolb_config::{AdvertisementWords, Labels, PoolWords, Word, Words, check, read};
 use ferrolb_runtime::events::Events;
 use ferrolb_runtime::ready::Ready;
 use ferrolb_runtime::watch::Unavailable;
-use ferrolb_speaker_core::{Endpoint, IngressIp, Node, Service, SpeakerPod, TrafficPolicy};
+use ferrolb_speaker_core::{Endpoint, IngressIp, Node, Reach, Service, SpeakerPod, TrafficPolicy};
 use prometheus::Registry;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -15,14 +15,17 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::metrics::Metrics;
 use crate::sources::fake_api::{self, Answer};
+use crate::statuses::Statuses;
 use crate::table::Table;
 
 struct Bench {
     decider: Decider,
     table: Table,
+    statuses: Statuses,
     metrics: Metrics,
     client: ClientMetrics,
     ready: Ready,
+    registry: Registry,
     /// Every event that was written, repeated ones repeated.
     written: Arc<Mutex<Vec<Value>>>,
     writing: JoinHandle<()>,
@@ -54,11 +57,19 @@ impl Bench {
         let (events, writer) =
             Events::new(api, "metallb-speaker", Some("me".to_owned()), &registry).unwrap();
         let (table, ready) = (Table::default(), Ready::new());
-        let actor = Actor::new("me".to_owned(), table.clone(), metrics.clone(), events);
+        let statuses = Statuses::default();
+        let actor = Actor::new(
+            "me".to_owned(),
+            table.clone(),
+            metrics.clone(),
+            events,
+            statuses.clone(),
+        );
         let configmap = ObjectName::new("metallb-system", "config");
         let decider = Decider::new(
             "me".to_owned(),
             configmap,
+            View::new(),
             actor,
             client.clone(),
             ready.wait_for("lists"),
@@ -66,6 +77,8 @@ impl Bench {
         Self {
             decider,
             table,
+            statuses,
+            registry,
             metrics,
             client,
             ready,
@@ -82,17 +95,24 @@ impl Bench {
             live_node("192.168.1.1"),
         )));
         bench.tell(Input::Speakers(Some(vec![SpeakerPod {
+            address: None,
             node: "me".to_owned(),
             ready: true,
         }])));
         bench.tell(Input::Service(Change::Synced));
         bench.tell(Input::Endpoints(Change::Synced));
         bench.tell(Input::Node(Change::Synced));
+        bench.interfaces(&["eth0"]);
         bench
     }
 
     fn tell(&mut self, input: Input) {
         self.decider.work(&mut vec![input]);
+    }
+
+    fn interfaces(&mut self, names: &[&str]) {
+        let names = names.iter().map(|name| (*name).to_owned());
+        self.tell(Input::Interfaces(names.collect()));
     }
 
     /// A Service with one ready endpoint on "me".
@@ -105,6 +125,7 @@ impl Bench {
             load_balancer: true,
             ingress: ips.iter().map(|ip| IngressIp::from(*ip)).collect(),
             traffic_policy: TrafficPolicy::Cluster,
+            labels: Labels::new(),
         };
         let name = ObjectName::new("default", name);
         let endpoint = Endpoint {
@@ -138,20 +159,63 @@ impl Bench {
 
     /// The type, reason and Service of every event, once all are written.
     async fn events(self) -> Vec<[String; 3]> {
+        let written = self.whole_events().await;
+        let fields = written.iter().map(|event| {
+            [
+                &event["type"],
+                &event["reason"],
+                &event["involvedObject"]["name"],
+            ]
+            .map(|field| field.as_str().unwrap().to_owned())
+        });
+        fields.collect()
+    }
+
+    /// Every event, once all are written.
+    async fn whole_events(self) -> Vec<Value> {
         drop(self.decider);
         self.writing.await.unwrap();
         let written = self.written.lock().unwrap();
-        written
-            .iter()
-            .map(|event| {
-                [
-                    &event["type"],
-                    &event["reason"],
-                    &event["involvedObject"]["name"],
-                ]
-                .map(|field| field.as_str().unwrap().to_owned())
-            })
-            .collect()
+        written.clone()
+    }
+
+    /// A pool that is a custom resource, with one advertisement for it.
+    fn advertise(&mut self, words: AdvertisementWords) {
+        let range = Word::Said("10.0.0.0/24".to_owned());
+        let pool = PoolWords {
+            place: "IPAddressPool metallb-system/p".to_owned(),
+            origin: Origin::Resource,
+            name: Word::Said("p".to_owned()),
+            addresses: Word::Said(vec![range]),
+            ..PoolWords::default()
+        };
+        let words = Words {
+            pools: vec![pool],
+            advertisements: vec![words],
+            ..Words::default()
+        };
+        self.tell(Input::Config(Source::Read(check(words).unwrap())));
+    }
+
+    /// As [`advertise`](Self::advertise), on these interfaces.
+    fn advertise_on(&mut self, interfaces: &[&str]) {
+        self.advertise(AdvertisementWords {
+            interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+            ..AdvertisementWords::default()
+        });
+    }
+
+    /// Where an address is answered for; nothing if it is not.
+    fn reach(&self, address: &str) -> Option<Reach> {
+        let address: IpAddr = address.parse().unwrap();
+        let table = self.table.load();
+        table.get(&address).map(|held| held.reach.clone())
+    }
+
+    /// What was last to be shown of `default/web`.
+    fn shown(&self) -> Option<Vec<String>> {
+        let name = ObjectName::new("default", "web");
+        self.statuses.last(&name)
     }
 
     fn announced(&self, service: &str, ip: &str) -> i64 {
@@ -167,6 +231,7 @@ fn live_node(address: &str) -> Node {
         ready: true,
         network_unavailable: false,
         addresses: [address.parse().unwrap()].into(),
+        labels: Labels::new(),
     }
 }
 
@@ -187,8 +252,10 @@ async fn an_address_is_held_once_everything_is_listed_and_configured() {
         bench.tell(synced);
         assert!(bench.held().is_empty());
     }
-    assert_eq!(bench.ready.pending(), ["lists"]);
     bench.tell(Input::Speakers(None));
+    assert!(bench.held().is_empty());
+    assert_eq!(bench.ready.pending(), ["lists"]);
+    bench.interfaces(&["eth0"]);
     assert_eq!(bench.held(), ["10.0.0.1"]);
     assert!(bench.ready.pending().is_empty());
     assert_eq!(bench.announced("default/web", "10.0.0.1"), 1);
@@ -198,8 +265,11 @@ async fn an_address_is_held_once_everything_is_listed_and_configured() {
         "default", "web",
     ))));
     assert!(bench.held().is_empty());
-    // Asking for the series makes it anew, at 0.
-    assert_eq!(bench.announced("default/web", "10.0.0.1"), 0);
+    let families = bench.registry.gather();
+    let left = families
+        .iter()
+        .filter(|family| family.name() == "metallb_speaker_announced");
+    assert_eq!(left.count(), 0);
 }
 
 #[tokio::test]
@@ -399,4 +469,122 @@ async fn a_service_that_goes_and_comes_is_a_new_holding_and_one_that_stays_is_no
     ))));
     bench.serve("web", "10.0.0.1");
     assert!(!std::sync::Arc::ptr_eq(&first, &holding(&bench)));
+}
+
+fn only(names: &[&str]) -> Reach {
+    let names = names.iter().map(|name| (*name).to_owned());
+    Reach::Only(names.collect())
+}
+
+#[tokio::test]
+async fn the_interfaces_of_an_advertisement_are_answered_on_and_shown() {
+    let mut bench = Bench::listed();
+    bench.interfaces(&["eth0", "eth1", "eth2"]);
+    bench.advertise_on(&["eth1"]);
+    bench.serve("web", "10.0.0.1");
+    assert_eq!(bench.reach("10.0.0.1"), Some(only(&["eth1"])));
+    assert_eq!(bench.shown(), Some(vec!["eth1".to_owned()]));
+    let _former = bench.table.take_changes();
+    bench.advertise_on(&["eth2", "eth1", "foo"]);
+    assert_eq!(bench.reach("10.0.0.1"), Some(only(&["eth1", "eth2"])));
+    let both = vec!["eth1".to_owned(), "eth2".to_owned()];
+    assert_eq!(bench.shown(), Some(both));
+    let changes = bench.table.take_changes();
+    assert!(matches!(changes[..], [crate::table::Change::Moved(..)]));
+    bench.advertise_on(&[]);
+    assert_eq!(bench.reach("10.0.0.1"), Some(Reach::Everywhere));
+    assert_eq!(bench.shown(), Some(vec![]));
+    // All of that is one announcement.
+    let written = bench.whole_events().await;
+    let messages: Vec<_> = written.iter().map(|event| &event["message"]).collect();
+    assert_eq!(
+        messages,
+        ["announcing from node \"me\" with protocol \"layer2\""]
+    );
+    assert!(written[0]["lastTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn an_address_whose_interfaces_are_missing_is_withdrawn_and_comes_back_with_them() {
+    let mut bench = Bench::listed();
+    bench.interfaces(&["eth0", "eth1"]);
+    bench.advertise_on(&["eth1"]);
+    bench.serve("web", "10.0.0.1");
+    assert_eq!(bench.announced("default/web", "10.0.0.1"), 1);
+    bench.advertise_on(&["foo"]);
+    assert_eq!(bench.reach("10.0.0.1"), None);
+    assert_eq!((bench.shown(), bench.silent("noInterface")), (None, 1));
+    // Said once, however often it is looked at.
+    bench.serve_all("web", &["10.0.0.1"]);
+    bench.interfaces(&["eth0"]);
+    bench.interfaces(&["eth0", "foo"]);
+    assert_eq!(bench.reach("10.0.0.1"), Some(only(&["foo"])));
+    assert_eq!(bench.shown(), Some(vec!["foo".to_owned()]));
+    assert_eq!(bench.silent("noInterface"), 0);
+    bench.interfaces(&["eth0"]);
+    assert_eq!(bench.reach("10.0.0.1"), None);
+    let written = bench.whole_events().await;
+    let messages: Vec<_> = written.iter().map(|event| &event["message"]).collect();
+    let assigned = "announcing from node \"me\" with protocol \"layer2\"";
+    let failed = "the interfaces specified by LB IP \"10.0.0.1\" doesn't exist in assigned node \"me\" with protocol \"layer2\"";
+    assert_eq!(messages, [assigned, failed, assigned, failed]);
+}
+
+#[tokio::test]
+async fn an_announcement_in_configmap_mode_is_told_as_0_12_tells_it() {
+    let mut bench = Bench::listed();
+    bench.configure("10.0.0.0/24");
+    bench.serve("web", "10.0.0.1");
+    // Syncs are no news.
+    bench.serve("web", "10.0.0.1");
+    bench.configure("10.0.0.0/25");
+    let written = bench.whole_events().await;
+    let messages: Vec<_> = written.iter().map(|event| &event["message"]).collect();
+    assert_eq!(messages, ["announcing from node \"me\""]);
+}
+
+#[tokio::test]
+async fn an_exclude_label_that_every_node_has_is_ignored_aloud() {
+    let mut bench = Bench::listed();
+    let label = |excluded: bool| {
+        let exclude = "node.kubernetes.io/exclude-from-external-load-balancers".to_owned();
+        let labels = excluded.then(|| (exclude, String::new()));
+        let node = Node {
+            labels: labels.into_iter().collect(),
+            ..live_node("192.168.1.1")
+        };
+        Input::Node(Change::Applied(ObjectName::new("", "me"), node))
+    };
+    bench.advertise_on(&[]);
+    bench.serve("web", "10.0.0.1");
+    bench.tell(label(true));
+    assert_eq!(bench.held(), ["10.0.0.1"]);
+    bench.serve("more", "10.0.0.2");
+    bench.tell(label(false));
+    bench.tell(label(true));
+    let events = bench.events().await;
+    let ignored = ["Warning", "excludeLabelIgnored", "me"].map(str::to_owned);
+    let told = events.iter().filter(|event| **event == ignored);
+    // Once for each time it came to that.
+    assert_eq!(told.count(), 2, "{events:?}");
+}
+
+#[tokio::test]
+async fn counters_of_addresses_that_went_long_ago_go() {
+    let mut bench = Bench::listed();
+    bench.configure("10.0.0.0/16");
+    bench.serve("web", "10.0.0.1");
+    let counters = |bench: &Bench| {
+        let families = bench.registry.gather();
+        let requests = families
+            .iter()
+            .find(|family| family.name() == "metallb_layer2_requests_received");
+        requests.map_or(0, |family| family.get_metric().len())
+    };
+    for number in 0..1500_u16 {
+        let [high, low] = number.to_be_bytes();
+        bench.serve("web", &format!("10.0.{}.{low}", high + 1));
+    }
+    assert_eq!(counters(&bench), 1024 + 1);
+    assert_eq!(bench.held(), ["10.0.6.219"]);
 }

@@ -16,7 +16,7 @@ use crate::table::{Held, Table};
 /// them, and what was released meanwhile may still be among them.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Sends a gratuitous round for each of `addresses` that is still held, until `stop` is cancelled: after that, or after
+/// Sends a gratuitous round for each of `addresses` that is still held and answered for here, until `stop` is cancelled: after that, or after
 /// its release, an address may be another node's, and making it known here would take it away.
 pub(super) async fn announce(
     socket: Arc<PacketSocket>,
@@ -28,7 +28,10 @@ pub(super) async fn announce(
 ) {
     {
         let held = table.load();
-        addresses.retain(|(address, _)| held.contains_key(address));
+        addresses.retain(|(address, _)| {
+            held.get(address)
+                .is_some_and(|holding| holding.reaches(&interface.name))
+        });
     }
     let (mut frames, mut holdings) = (Vec::new(), Vec::new());
     for (address, holding) in &addresses {

@@ -36,7 +36,8 @@ pub(super) async fn answer(
             for frame in inbox.frames() {
                 match protocol.question(&frame, interface.mac) {
                     Ok(Some((address, answer))) => {
-                        if let Some(holder) = held.get(&address) {
+                        let holder = held.get(&address);
+                        if let Some(holder) = holder.filter(|held| held.reaches(&interface.name)) {
                             holder.requests.inc();
                             replies.push(answer);
                             asked.push(holder.responses.clone());

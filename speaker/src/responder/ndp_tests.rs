@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::tests::{FAR, NEAR, Running, hold, in_lab, index, ip, said};
 
-const VIP: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x240);
+pub(super) const VIP: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x240);
 /// Shares its group with `VIP`.
 const ALIKE: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0x100, 0x240);
 const OTHER: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x241);
@@ -19,7 +19,7 @@ const CLIENT: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
 
 impl Running {
     /// Starts, and waits until the link-local address is there and the group of `VIP`, which must be held, is joined.
-    async fn with_vip(addresses: &[Ipv6Addr]) -> Self {
+    pub(super) async fn with_vip(addresses: &[Ipv6Addr]) -> Self {
         let running = Self::start(addresses).await;
         until_joined(true).await;
         running
@@ -27,7 +27,7 @@ impl Running {
 }
 
 /// Waits until the near end is a member of the group of `VIP`, or no longer.
-async fn until_joined(joined: bool) {
+pub(super) async fn until_joined(joined: bool) {
     let group = solicited_node(VIP).to_string();
     while ip("-6 maddr show dev near").contains(&group) != joined {
         tokio::time::sleep(Duration::from_millis(10)).await;

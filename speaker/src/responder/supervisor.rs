@@ -224,8 +224,10 @@ impl Supervisor {
             groups,
             announcing: None,
         };
-        for address in self.known.keys() {
-            link.join_group(*address);
+        for (address, holding) in &self.known {
+            if holding.reaches(&link.interface.name) {
+                link.join_group(*address);
+            }
         }
         self.links.insert(key, link);
         if running {
@@ -241,47 +243,44 @@ impl Supervisor {
         };
         let now = Instant::now();
         let (_, protocol) = key;
-        let spoken_for = self
-            .known
-            .keys()
-            .filter(|held| Protocol::of(**held) == protocol);
-        for address in spoken_for {
+        let held = self.known.iter();
+        let held = held.filter(|(address, _)| Protocol::of(**address) == protocol);
+        let spoken_for = held.filter(|(_, holding)| holding.reaches(&link.interface.name));
+        for (address, _) in spoken_for {
             link.burst.withdraw(address);
             link.burst.take(*address, now);
         }
     }
 
     /// Schedules addresses newly taken and forgets released ones. One released and taken again between two looks is
-    /// scheduled anew.
+    /// scheduled anew; one that moves to other interfaces is made known on those it was not on.
     fn match_table(&mut self) {
         let now = Instant::now();
         for change in self.table.take_changes() {
-            let (Change::Taken(address, _) | Change::Released(address)) = change;
+            let (address, holding, taken) = match change {
+                Change::Taken(address, holding) => (address, Some(holding), true),
+                Change::Moved(address, holding) => (address, Some(holding), false),
+                Change::Released(address) => (address, None, false),
+            };
+            let former = match &holding {
+                Some(holding) => self.known.insert(address, holding.clone()),
+                None => self.known.remove(&address),
+            };
             let links = self.links.iter_mut();
-            let links = links
-                .filter(|((_, protocol), _)| *protocol == Protocol::of(address))
-                .map(|(_, link)| link);
-            match change {
-                Change::Taken(_, holding) => {
-                    // What is known already has joined its groups.
-                    let new = self.known.insert(address, holding).is_none();
-                    for link in links {
-                        if new {
-                            link.join_group(address);
-                        }
-                        if link.interface.running {
-                            link.burst.take(address, now);
-                        }
-                    }
+            let links = links.filter(|((_, protocol), _)| *protocol == Protocol::of(address));
+            for (_, link) in links {
+                let here = |held: &Arc<Held>| held.reaches(&link.interface.name);
+                let was = former.as_ref().is_some_and(here);
+                let is = holding.as_ref().is_some_and(here);
+                if is && !was {
+                    link.join_group(address);
                 }
-                Change::Released(_) => {
-                    let held = self.known.remove(&address).is_some();
-                    for link in links {
-                        if held {
-                            link.leave_group(address);
-                        }
-                        link.burst.withdraw(&address);
-                    }
+                if was && !is {
+                    link.leave_group(address);
+                    link.burst.withdraw(&address);
+                }
+                if is && (taken || !was) && link.interface.running {
+                    link.burst.take(address, now);
                 }
             }
         }
@@ -372,15 +371,19 @@ fn announcing_ended(ended: Result<(), JoinError>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::net::Ipv4Addr;
+    use std::sync::Arc;
     use std::time::Instant;
 
+    use ferrolb_speaker_core::Reach;
     use tokio_util::sync::CancellationToken;
 
     use super::super::tests::{VIP, arping, in_lab, index, ip, said, table_of};
     use super::{Burst, Link, Protocol, ROUND, Supervisor};
     use crate::interfaces::{Interface, Interfaces};
     use crate::metrics::Metrics;
+    use crate::table::Change;
 
     /// One that wants these interfaces and has opened none yet.
     fn supervisor(
@@ -443,6 +446,57 @@ mod tests {
             ip("link set near up");
             supervisor.upkeep();
             assert_eq!(metrics.wire.interfaces.get(), 1);
+        });
+    }
+
+    /// Input: an address that moves from one interface to both, back, and to the other, while it is held.
+    /// Output: rounds start on the interface it comes to, go on where it stays, and end where it leaves.
+    #[test]
+    fn an_address_that_moves_is_made_known_where_it_is_new() {
+        in_lab(|lab| async move {
+            ip("link add name more type veth peer name less");
+            ip("link set less up");
+            ip("link set more up");
+            let more = Interface {
+                index: index("more"),
+                name: "more".to_owned(),
+                ..lab.near.clone()
+            };
+            let keys = [lab.near.index, more.index].map(|index| (index, Protocol::Arp));
+            let (mut supervisor, metrics) = supervisor(&[], [lab.near, more]);
+            supervisor.match_interfaces();
+            let pending =
+                |supervisor: &Supervisor| keys.map(|key| supervisor.links[&key].burst.pending());
+            let on = |names: &[&str]| {
+                let names = names.iter().map(|name| (*name).to_owned());
+                let held = metrics.held(&VIP.to_string());
+                Arc::new(held.on(Reach::Only(names.collect())))
+            };
+            let tell = |supervisor: &mut Supervisor, change: Change| {
+                supervisor.table.publish(HashMap::new(), vec![change]);
+                supervisor.match_table();
+            };
+            tell(&mut supervisor, Change::Taken(VIP.into(), on(&["near"])));
+            assert_eq!(pending(&supervisor), [1, 0]);
+            // All rounds but the first are due later, so this is the second that is waited for.
+            let now = Instant::now();
+            let near = supervisor.links.get_mut(&keys[0]).unwrap();
+            assert_eq!(near.burst.due(now), Some(VIP.into()));
+            let second = near.burst.next_deadline(now);
+            tell(
+                &mut supervisor,
+                Change::Moved(VIP.into(), on(&["more", "near"])),
+            );
+            assert_eq!(pending(&supervisor), [1, 1]);
+            assert_eq!(supervisor.links[&keys[0]].burst.next_deadline(now), second);
+            tell(&mut supervisor, Change::Moved(VIP.into(), on(&["more"])));
+            assert_eq!(pending(&supervisor), [0, 1]);
+            // An interface that comes now takes part only if the address reaches it.
+            supervisor.links.clear();
+            supervisor.match_interfaces();
+            assert_eq!(pending(&supervisor), [0, 1]);
+            tell(&mut supervisor, Change::Released(VIP.into()));
+            assert_eq!(pending(&supervisor), [0, 0]);
         });
     }
 

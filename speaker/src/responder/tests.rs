@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use ferrolb_runtime::ready::Ready;
 use ferrolb_speaker_socket::{Inbox, PacketSocket};
 use ferrolb_speaker_wire::{DropReason, MacAddr, filter, gratuitous, request};
 use nix::sched::{CloneFlags, unshare};
@@ -15,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Responder, start};
+use super::{PULSE, Responder, deaf, start};
 use crate::exclusions::Exclusions;
 use crate::interfaces::{self, Interface, Interfaces};
 use crate::metrics::Metrics;
@@ -212,13 +213,16 @@ impl Running {
     pub(super) async fn start<A: Copy + Into<IpAddr>>(addresses: &[A]) -> Self {
         let (table, metrics) = table_of(addresses);
         let (found, mut interfaces) = watch::channel(Interfaces::new());
-        tokio::spawn(interfaces::follow(Exclusions::usual().unwrap(), found));
+        let (_, excluded) = watch::channel(Exclusions::usual().unwrap());
+        let (names, _) = watch::channel(None);
+        tokio::spawn(interfaces::follow(excluded, found, names));
         let stop = CancellationToken::new();
         let responder = start(
             interfaces.clone(),
             table.clone(),
             metrics.wire.clone(),
             stop.clone(),
+            Ready::new().pulse("responder", PULSE),
         )
         .unwrap();
         interfaces
@@ -259,7 +263,7 @@ pub(super) fn deliver(frames: &[Vec<u8>]) {
 }
 
 /// Sends frames from the client and says what came back for them until the last of `questions` is answered.
-fn exchange(frames: &[Vec<u8>], last: Ipv4Addr) -> Vec<Ipv4Addr> {
+pub(super) fn exchange(frames: &[Vec<u8>], last: Ipv4Addr) -> Vec<Ipv4Addr> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -478,7 +482,9 @@ fn an_interface_that_was_away_is_heard_again() {
         let near = lab.near;
         let (_told, interfaces) = watch::channel(Interfaces::from([(near.index, near.clone())]));
         let stop = CancellationToken::new();
-        let responder = start(interfaces, table, metrics.wire.clone(), stop.clone()).unwrap();
+        let pulse = Ready::new().pulse("responder", PULSE);
+        let wire = metrics.wire.clone();
+        let responder = start(interfaces, table, wire, stop.clone(), pulse).unwrap();
         assert!(lab.client.run(|| arping(VIP, 5)).await.contains("from 02"));
 
         let (elsewhere, home) = (Host::new(), namespace_here());
@@ -492,6 +498,31 @@ fn an_interface_that_was_away_is_heard_again() {
         assert!(lab.client.run(|| arping(VIP, 20)).await.contains("from 02"));
         assert_eq!(metrics.wire.receive_errors.get(), 1);
         assert_eq!(metrics.wire.restarts.get(), 0);
+        stop.cancel();
+        assert!(responder.join());
+    });
+}
+
+/// Input: no interface; one without a socket; one with a socket.
+/// Output: deaf in the middle alone.
+#[test]
+fn a_responder_is_deaf_while_no_interface_has_a_socket() {
+    in_lab(|lab| async move {
+        let (table, metrics) = table_of(&[VIP]);
+        let (told, interfaces) = watch::channel(Interfaces::new());
+        let deaf = deaf(interfaces.clone(), &metrics.wire);
+        assert_eq!(deaf(), None, "there is nothing to hear on");
+        let near = lab.near;
+        told.send(Interfaces::from([(near.index, near)])).unwrap();
+        assert!(deaf().is_some());
+        let stop = CancellationToken::new();
+        let pulse = Ready::new().pulse("responder", PULSE);
+        let wire = metrics.wire.clone();
+        let responder = start(interfaces, table, wire, stop.clone(), pulse).unwrap();
+        while metrics.wire.interfaces.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(deaf(), None);
         stop.cancel();
         assert!(responder.join());
     });

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as latest};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Input;
@@ -40,16 +40,18 @@ const WATCH_AGAIN: Duration = Duration::from_mins(5);
 /// How long pods that were had before must be refused to be given up: operators change RBAC in steps, API servers start.
 const GIVEN_UP: Duration = Duration::from_mins(2);
 
-/// Follows the speakers' pods until nobody listens.
+/// Follows the speakers' pods until nobody listens. `peers` are the ones last known.
 pub async fn speakers(
     client: Client,
     namespace: String,
     labels: String,
+    peers: latest::Sender<Vec<SpeakerPod>>,
     sink: mpsc::Sender<Input>,
 ) {
     let mut follower = Follower {
         api: Api::namespaced(client, &namespace),
         labels,
+        peers,
         sink,
         told: Told::Nothing,
         refused_since: None,
@@ -74,6 +76,8 @@ enum Told {
 struct Follower {
     api: Api<Pod>,
     labels: String,
+    /// Whom gossip may ask to let it in.
+    peers: latest::Sender<Vec<SpeakerPod>>,
     sink: mpsc::Sender<Input>,
     told: Told,
     /// The first of the refusals in a row.
@@ -189,6 +193,13 @@ impl Follower {
         self.told = Told::Known;
         self.refused_since = None;
         self.failing = false;
+        self.peers.send_if_modified(|known| {
+            let news = *known != pods;
+            if news {
+                known.clone_from(&pods);
+            }
+            news
+        });
         self.sink.send(Input::Speakers(Some(pods))).await.ok()
     }
 

@@ -167,7 +167,8 @@ fn pods_of(mood: &Arc<Mutex<Mood>>) -> Receiver<Input> {
     });
     let (sink, inputs) = mpsc::channel(16);
     let (namespace, labels) = ("metallb-system".to_owned(), "app=metallb".to_owned());
-    tokio::spawn(speakers(api, namespace, labels, sink));
+    let (peers, _) = tokio::sync::watch::channel(Vec::new());
+    tokio::spawn(speakers(api, namespace, labels, peers, sink));
     inputs
 }
 
@@ -265,4 +266,20 @@ async fn a_watch_that_hangs_does_not_end_polling() {
     assert!(quiet.is_err(), "{quiet:?}");
     mood.lock().unwrap().grants = Grants::List;
     assert_eq!(speaker_nodes(&mut inputs).await.unwrap(), a());
+}
+
+#[tokio::test(start_paused = true)]
+async fn interfaces_are_told_once_they_have_been_listed_and_when_they_change() {
+    let (tell, names) = latest::channel(None);
+    let (sink, mut inputs) = mpsc::channel(4);
+    tokio::spawn(interfaces(names, sink));
+    assert!(next(&mut inputs).await.is_none());
+    for told in [&["eth0"][..], &["eth0", "eth1"], &[]] {
+        let told: Names = told.iter().map(|name| (*name).to_owned()).collect();
+        tell.send(Some(told.clone())).unwrap();
+        match next(&mut inputs).await {
+            Some(Input::Interfaces(names)) => assert_eq!(names, told),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -7,15 +7,17 @@
     reason = "a test fails by panicking"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod advertisements;
+mod model;
+
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ferrolb_config::{Config, ObjectName, read};
+use ferrolb_config::{Config, Labels, ObjectName, read};
 use ferrolb_speaker_core::{
-    Announcement, Endpoint, Endpoints, IngressIp, Kind, Node, Reason, Service, SpeakerPod, Touched,
+    Endpoint, Endpoints, IngressIp, Kind, Members, Node, Reason, Service, SpeakerPod, Touched,
     TrafficPolicy, Verdict, View, decide, order,
 };
-use proptest::prelude::*;
 
 const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
@@ -35,6 +37,7 @@ fn load_balancer(ingress: &[&str], traffic_policy: TrafficPolicy) -> Service {
         load_balancer: true,
         ingress: ingress.iter().map(|text| IngressIp::from(*text)).collect(),
         traffic_policy,
+        labels: Labels::new(),
     }
 }
 
@@ -51,12 +54,16 @@ fn ready_node(last: u8) -> Node {
         ready: true,
         network_unavailable: false,
         addresses: BTreeSet::from([[192, 168, 1, last].into()]),
+        labels: Labels::new(),
     }
 }
 
 /// Three Ready nodes with a Ready speaker each, the pool 192.168.1.240/28 and 10.0.0.0/24, everything listed.
 fn view() -> View {
-    let mut view = View::new();
+    filled(View::new())
+}
+
+fn filled(mut view: View) -> View {
     for (node, last) in NODES.into_iter().zip(1..) {
         view.apply_node(node.to_owned(), ready_node(last));
     }
@@ -73,6 +80,7 @@ fn view() -> View {
 
 fn pod(node: &str, ready: bool) -> SpeakerPod {
     SpeakerPod {
+        address: None,
         node: node.to_owned(),
         ready,
     }
@@ -254,6 +262,61 @@ fn a_node_is_live_by_its_conditions_and_its_speaker() {
     }
 }
 
+fn members(live: &[&str], gone: &[&str], metallb: bool) -> Members {
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Members {
+        live: set(live),
+        gone: set(gone),
+        metallb,
+    }
+}
+
+#[test]
+fn gossip_knows_first_who_is_gone() {
+    let mut view = view();
+    let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Cluster);
+    with_service(&mut view, "web", service, &[endpoint("node-b", true, true)]);
+    // Appendix A: a, c, b. Of whom gossip has never heard, Node and pod tell.
+    view.set_members(members(&["node-c"], &[], false));
+    assert_eq!(announcing(&view, "web"), ["node-a"]);
+    assert_eq!(
+        view.set_members(members(&["node-b", "node-c"], &["node-a"], false)),
+        Touched::All
+    );
+    assert_eq!(announcing(&view, "web"), ["node-c"]);
+    assert!(
+        reason(&view, "node-a", "web")
+            .to_string()
+            .contains("gossip")
+    );
+    // A member needs no word of its pod, but a Node that works.
+    view.set_speakers(Some(vec![pod("node-b", true)]));
+    assert_eq!(announcing(&view, "web"), ["node-c"]);
+    let broken = Node {
+        ready: false,
+        ..ready_node(3)
+    };
+    view.apply_node("node-c".to_owned(), broken);
+    assert_eq!(announcing(&view, "web"), ["node-b"]);
+}
+
+#[test]
+fn beside_metallb_gossip_alone_says_who_lives() {
+    let mut view = view();
+    let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Cluster);
+    with_service(&mut view, "web", service, &[endpoint("node-b", true, true)]);
+    let broken = Node {
+        ready: false,
+        ..ready_node(1)
+    };
+    view.apply_node("node-a".to_owned(), broken);
+    assert_eq!(announcing(&view, "web"), ["node-c"]);
+    view.set_members(members(&["node-a", "node-b"], &[], true));
+    assert_eq!(announcing(&view, "web"), ["node-a"]);
+    view.set_members(members(&["node-b"], &[], true));
+    assert_eq!(announcing(&view, "web"), ["node-b"]);
+}
+
 #[test]
 fn the_restarted_speaker_of_a_single_node_does_not_wait_for_its_own_pod() {
     let mut view = view();
@@ -420,136 +483,4 @@ fn a_change_names_the_services_it_touches() {
     assert_eq!(view.delete_node("node-a"), Touched::All);
     assert!(view.delete_node("node-a").is_empty());
     assert_eq!(view.delete_service(&name("web")), only("web"));
-}
-
-#[derive(Clone, Debug)]
-enum Edit {
-    Service(usize, Vec<u8>, bool),
-    DeleteService(usize),
-    Slice(usize, usize, Vec<(usize, bool, bool)>),
-    DeleteSlice(usize),
-    Node(usize, bool, bool),
-    DeleteNode(usize),
-    Speakers(Option<Vec<bool>>),
-}
-
-fn edit() -> impl Strategy<Value = Edit> {
-    let ends = prop::collection::vec((0_usize..3, any::<bool>(), any::<bool>()), 0..4);
-    prop_oneof![
-        4 => (0_usize..4, prop::collection::vec(0_u8..4, 0..3), any::<bool>())
-            .prop_map(|(service, ingress, local)| Edit::Service(service, ingress, local)),
-        1 => (0_usize..4).prop_map(Edit::DeleteService),
-        4 => (0_usize..6, 0_usize..4, ends).prop_map(|(slice, service, ends)| Edit::Slice(slice, service, ends)),
-        1 => (0_usize..6).prop_map(Edit::DeleteSlice),
-        2 => (0_usize..3, any::<bool>(), any::<bool>()).prop_map(|(node, ready, cut)| Edit::Node(node, ready, cut)),
-        1 => (0_usize..3).prop_map(Edit::DeleteNode),
-        1 => prop::option::of(prop::collection::vec(any::<bool>(), 3)).prop_map(Edit::Speakers),
-    ]
-}
-
-fn make(view: &mut View, edit: &Edit) -> Touched {
-    let service = |index: usize| name(&format!("service-{index}"));
-    let slice = |index: usize| name(&format!("slice-{index}"));
-    match edit {
-        Edit::Service(index, ingress, local) => {
-            let policy = if *local {
-                TrafficPolicy::Local
-            } else {
-                TrafficPolicy::Cluster
-            };
-            let texts: Vec<String> = ingress
-                .iter()
-                .map(|last| format!("10.0.0.{last}"))
-                .collect();
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            view.apply_service(service(*index), load_balancer(&texts, policy))
-        }
-        Edit::DeleteService(index) => view.delete_service(&service(*index)),
-        Edit::Slice(index, of, ends) => {
-            let ends = ends
-                .iter()
-                .map(|(node, ready, serving)| endpoint(NODES[*node], *ready, *serving));
-            view.apply_endpoints(slice(*index), service(*of), ends.collect())
-        }
-        Edit::DeleteSlice(index) => view.delete_endpoints(&slice(*index)),
-        Edit::Node(index, ready, cut) => {
-            let node = Node {
-                ready: *ready,
-                network_unavailable: *cut,
-                addresses: BTreeSet::new(),
-            };
-            view.apply_node(NODES[*index].to_owned(), node)
-        }
-        Edit::DeleteNode(index) => view.delete_node(NODES[*index]),
-        Edit::Speakers(ready) => view.set_speakers(ready.as_ref().map(|ready| {
-            NODES
-                .iter()
-                .zip(ready)
-                .map(|(node, ready)| pod(node, *ready))
-                .collect()
-        })),
-    }
-}
-
-/// What each node announces; why it is silent may change without notice.
-fn announcements(view: &View) -> BTreeMap<(&'static str, ObjectName), Option<Announcement>> {
-    let services: Vec<ObjectName> = (0..4)
-        .map(|index| name(&format!("service-{index}")))
-        .collect();
-    let pairs = NODES
-        .into_iter()
-        .flat_map(|node| services.iter().map(move |service| (node, service.clone())));
-    pairs
-        .map(|(node, service)| {
-            let announced = match decide(view, node, &service) {
-                Verdict::Announce(announcement) => Some(announcement),
-                Verdict::Silent(_) => None,
-            };
-            ((node, service), announced)
-        })
-        .collect()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Whatever happens: a verdict changes only for Services the change named, and no address has two
-    /// announcers.
-    #[test]
-    fn changes_name_what_they_touch_and_no_address_has_two_owners(edits in prop::collection::vec(edit(), 1..60)) {
-        let mut view = view();
-        let mut before = announcements(&view);
-        for edit in edits {
-            let touched = make(&mut view, &edit);
-            let after = announcements(&view);
-            for ((node, service), verdict) in &after {
-                let named = match &touched {
-                    Touched::All => true,
-                    Touched::Some(services) => services.contains(service),
-                };
-                let same = before.get(&(*node, service.clone())) == Some(verdict);
-                prop_assert!(named || same, "{edit:?} changed {service} on {node} and did not say so");
-            }
-            let mut owners: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
-            for ((node, _), verdict) in &after {
-                if let Some(announcement) = verdict {
-                    for address in &announcement.addresses {
-                        owners.entry(*address).or_default().insert(node);
-                    }
-                }
-            }
-            for (address, nodes) in &owners {
-                prop_assert!(nodes.len() == 1, "{address} is announced by {nodes:?}");
-            }
-            for (node, service) in after.keys() {
-                if let Verdict::Silent(Reason::NotOwner { owner, .. }) = decide(&view, node, service) {
-                    let shared = view.service(service).unwrap().addresses().any(|address| {
-                        owners.get(&address).is_some_and(|nodes| nodes.contains(owner.as_str()))
-                    });
-                    prop_assert!(shared, "{service}: {owner} is named as owner and announces nothing");
-                }
-            }
-            before = after;
-        }
-    }
 }
