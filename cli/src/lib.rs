@@ -1,0 +1,3 @@
+//! What `ferrolb` can do, one module for each verb.
+
+pub mod convert;
