@@ -1,8 +1,11 @@
 //! Builds what runs in the lab: Kubernetes itself ([`controlplane`]), FerroLB's and the
-//! workload's static binaries ([`binaries`]), and the container images made of them.
+//! workload's static binaries ([`binaries`]), MetalLB to compare with ([`metallb`]), and the
+//! container images made of them.
 
 pub mod binaries;
+pub mod cache;
 pub mod controlplane;
+pub mod metallb;
 
 use std::path::{Path, PathBuf};
 

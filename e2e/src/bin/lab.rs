@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use ferrolb_e2e::Lab;
+use ferrolb_e2e::deploy::setup::{self, Setup};
 use ferrolb_e2e::lab::DEFAULT_NAME;
 
 /// A real Kubernetes cluster in network namespaces on this machine.
@@ -83,6 +84,38 @@ enum Verb {
     },
     /// Build FerroLB's images and load them on every node.
     Deploy,
+    /// Install FerroLB or MetalLB in place of what is installed; FerroLB's images must be loaded.
+    Install {
+        /// What to install.
+        setup: Choice,
+    },
+}
+
+/// See [`Setup`].
+#[derive(Clone, Copy, ValueEnum)]
+enum Choice {
+    /// FerroLB by its own files, configured by a ConfigMap.
+    Configmap,
+    /// FerroLB on MetalLB's newest manifest.
+    Crds,
+    /// MetalLB by that manifest.
+    Metallb,
+    /// FerroLB on the objects of minikube's addon.
+    Minikube,
+    /// MetalLB 0.9 on them.
+    MinikubeMetallb,
+}
+
+impl From<Choice> for Setup {
+    fn from(choice: Choice) -> Self {
+        match choice {
+            Choice::Configmap => Self::ConfigMap,
+            Choice::Crds => Self::Crds,
+            Choice::Metallb => Self::MetalLb,
+            Choice::Minikube => Self::Minikube,
+            Choice::MinikubeMetallb => Self::MinikubeMetalLb,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -149,6 +182,14 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Verb::Load { archive } => Lab::open(&name)?.load_image(&archive)?,
         Verb::Deploy => Lab::open(&name)?.deploy()?,
+        Verb::Install { setup } => {
+            let (lab, setup) = (Lab::open(&name)?, Setup::from(setup));
+            setup::remove(&lab)?;
+            setup
+                .release()
+                .map_or(Ok(()), |release| lab.deploy_metallb(release))?;
+            setup.install(&lab)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

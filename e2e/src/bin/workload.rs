@@ -1,8 +1,8 @@
 //! What runs in the lab's pods: `pause` only waits, `echo` is a web server that says who asks and
-//! who answers. Called as `workload pause` or `workload echo`, or under those names.
+//! who answers, and sends every datagram back. Called as `workload pause` or `workload echo`, or under those names.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{env, thread};
@@ -30,8 +30,9 @@ fn main() -> ExitCode {
     match role.as_deref() {
         Some("pause") => {}
         Some("echo") => match listen() {
-            Ok(listener) => {
+            Ok((listener, socket)) => {
                 thread::spawn(move || serve(&listener));
+                thread::spawn(move || send_back(&socket));
             }
             Err(error) => {
                 eprintln!("cannot listen: {error}");
@@ -50,15 +51,32 @@ fn main() -> ExitCode {
 }
 
 /// Listens on every address of both families, or of IPv4 alone where the kernel has no IPv6.
-fn listen() -> io::Result<TcpListener> {
+fn listen() -> io::Result<(TcpListener, UdpSocket)> {
     let port = env::var("PORT")
         .ok()
         .and_then(|port| port.parse().ok())
         .unwrap_or(PORT);
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
         .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
-    println!("listening on {}", listener.local_addr()?);
-    Ok(listener)
+    let local = listener.local_addr()?;
+    let socket = UdpSocket::bind(local)?;
+    println!("listening on {local}");
+    Ok((listener, socket))
+}
+
+/// Returns datagrams to their senders for ever; what is longer than the buffer comes back cut.
+fn send_back(socket: &UdpSocket) {
+    let mut datagram = [0; 2048];
+    loop {
+        match socket.recv_from(&mut datagram) {
+            Ok((length, client)) => {
+                // A client that went away needs no answer.
+                let _ = socket.send_to(datagram.get(..length).unwrap_or_default(), client);
+            }
+            // An ICMP error of an earlier answer, or out of memory.
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
 }
 
 /// Accepts for ever; each connection has its thread.

@@ -23,6 +23,7 @@ mod node;
 mod preconditions;
 mod process;
 mod runtime;
+mod segment;
 mod state;
 mod sweep;
 
@@ -41,6 +42,7 @@ pub use capture::Capture;
 pub use namespace::Namespace;
 pub use nix::sys::signal::Signal;
 pub use preconditions::missing;
+pub use segment::SECOND;
 pub use state::{Host, Role};
 
 use crate::artifact;
@@ -242,6 +244,21 @@ impl Lab {
         }
         self.steps.say("FerroLB's images are on every node");
         Ok(())
+    }
+
+    /// Builds a release of MetalLB and loads its images on every node.
+    pub fn deploy_metallb(&self, release: artifact::metallb::Release) -> Result<()> {
+        for archive in release.build(&self.steps)?.images()? {
+            self.load_image(&archive)?;
+        }
+        self.steps
+            .say(&format!("MetalLB {} is on every node", release.version));
+        Ok(())
+    }
+
+    /// Where the lab's progress is told.
+    pub fn steps(&self) -> &Steps {
+        &self.steps
     }
 
     /// Calls `condition` until it is true or `timeout` has passed, and says every five seconds what

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{Lab, lab::Capture};
+use crate::{
+    Lab,
+    lab::{Capture, SECOND},
+};
 
 /// How long a [`Watch`] asks before its start returns.
 const LEAD: Duration = Duration::from_secs(1);
@@ -21,17 +24,41 @@ const LEAD: Duration = Duration::from_secs(1);
 /// # Errors
 /// `arping` cannot be run.
 pub fn answerers(lab: &Lab, host: &str, address: Ipv4Addr) -> Result<BTreeSet<String>> {
+    answerers_on(lab, host, "eth0", address)
+}
+
+/// The same on another interface than `eth0`: a host is named only for an answer from its interface on the same LAN.
+///
+/// # Errors
+/// `arping` cannot be run.
+pub fn answerers_on(
+    lab: &Lab,
+    host: &str,
+    interface: &str,
+    address: Ipv4Addr,
+) -> Result<BTreeSet<String>> {
     let address = address.to_string();
     // Exit status 1 only says that nobody answered.
     let output = lab.exec(
         host,
-        &["arping", "-r", "-c", "1", "-w", "1", "-i", "eth0", &address],
+        &[
+            "arping", "-r", "-c", "1", "-w", "1", "-i", interface, &address,
+        ],
     )?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
-        .map(|mac| name_of(lab, mac))
+        .map(|mac| {
+            if interface == SECOND {
+                let hosts = lab.hosts().into_iter();
+                let mut hosts = hosts.filter(|host| host.second_mac().eq_ignore_ascii_case(mac));
+                return Ok(hosts
+                    .next()
+                    .map_or_else(|| mac.to_owned(), |host| host.name));
+            }
+            name_of(lab, mac)
+        })
         .collect()
 }
 

@@ -3,14 +3,17 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use ferrolb_e2e::{
     Lab,
-    deploy::{self, NAMESPACE, PATIENCE},
+    artifact::metallb::Release,
+    deploy::{self, NAMESPACE, PATIENCE, Setup, setup},
     observe::{answerers, http, service, sole_answerer},
+    steps::Steps,
 };
 use serde_json::{Value, json};
 
@@ -23,9 +26,13 @@ pub const INSIDER_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 99, 100);
 /// The classic pool: its first address is .96.
 pub const CLASSIC: &str = "192.168.99.100/28";
 
-/// A lab with FerroLB on it.
+/// A lab, and what is installed on it.
 pub struct World {
     lab: Lab,
+    installed: Mutex<Option<Setup>>,
+    /// Whose images are on the nodes besides FerroLB's.
+    loaded: Mutex<Vec<Release>>,
+    ours_loaded: OnceLock<()>,
 }
 
 impl std::ops::Deref for World {
@@ -37,17 +44,72 @@ impl std::ops::Deref for World {
 }
 
 impl World {
-    /// Raises three nodes and a client, and puts FerroLB on them without a configuration.
-    pub fn raise() -> Result<Self> {
+    /// Raises three nodes and a client. The releases of MetalLB that `setups` need are built meanwhile.
+    pub fn raise(setups: &BTreeSet<Setup>) -> Result<Self> {
+        let releases: Vec<_> = setups.iter().filter_map(|setup| setup.release()).collect();
+        std::thread::spawn(move || {
+            for release in releases {
+                // A failure shows where the result is used: there it is tried again.
+                let _ = release.build(&Steps::start());
+            }
+        });
         let lab = Lab::builder("e2e")
             .nodes(3)
             .node_address(INSIDER, INSIDER_ADDRESS)
             .clients(1)
             .up()?;
-        lab.deploy()?;
-        deploy::apply_kustomization(&lab, "base")?;
-        deploy::wait_ready(&lab)?;
-        Ok(Self { lab })
+        Ok(Self {
+            lab,
+            installed: Mutex::default(),
+            loaded: Mutex::default(),
+            ours_loaded: OnceLock::new(),
+        })
+    }
+
+    /// What is installed.
+    pub fn setup(&self) -> Result<Setup> {
+        let installed = self
+            .installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        installed.context("nothing is installed")
+    }
+
+    /// Installs `setup` in place of what is there, if it is not there already.
+    pub fn install(&self, setup: Setup) -> Result<()> {
+        let mut installed = self
+            .installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *installed == Some(setup) {
+            return Ok(());
+        }
+        eprintln!("--- installing {setup:?}");
+        *installed = None;
+        self.remove_objects()?;
+        setup::remove(self)?;
+        if setup.is_ferrolb() {
+            self.load_ferrolb()?;
+        }
+        if let Some(release) = setup.release() {
+            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            if !loaded.contains(&release) {
+                self.deploy_metallb(release)?;
+                loaded.push(release);
+            }
+        }
+        setup.install(self)?;
+        *installed = Some(setup);
+        Ok(())
+    }
+
+    /// Puts FerroLB's images on the nodes, once.
+    pub fn load_ferrolb(&self) -> Result<()> {
+        if self.ours_loaded.get().is_none() {
+            self.deploy()?;
+            self.ours_loaded.get_or_init(|| ());
+        }
+        Ok(())
     }
 
     /// Takes the lab down, or leaves it up for a look around where `KEEP=1` says so.
@@ -65,6 +127,16 @@ impl World {
 
     /// Removes what an earlier test made and puts the classic pool in force.
     pub fn clean(&self) -> Result<()> {
+        self.remove_objects()?;
+        if self.setup()?.has_resources() {
+            // Pools of the same names shall be other pools.
+            self.clear_configuration()?;
+        }
+        self.configure(&[("custom-ip-space", &[CLASSIC])])
+    }
+
+    /// Removes what an earlier test made outside of the daemons' namespace.
+    fn remove_objects(&self) -> Result<()> {
         self.kubectl(&[
             "delete",
             "services,pods",
@@ -79,11 +151,14 @@ impl World {
         for namespace in ["default", NAMESPACE] {
             self.kubectl(&["delete", "events", "--all", "-n", namespace])?;
         }
-        self.configure(&[("custom-ip-space", &[CLASSIC])])
+        Ok(())
     }
 
     /// Puts pools in force: waits until the controller shows exactly these and nothing is stale.
     pub fn configure(&self, pools: &[(&str, &[&str])]) -> Result<()> {
+        if self.setup()?.has_resources() {
+            return self.configure_resources(pools);
+        }
         deploy::configure(self, &deploy::pools(pools))?;
         let wanted: BTreeSet<_> = pools.iter().map(|(name, _)| (*name).to_owned()).collect();
         self.wait("the configuration to be taken up", PATIENCE, || {

@@ -1,4 +1,8 @@
-//! FerroLB on a lab: exactly the files of `config/deploy`, applied as an operator applies them.
+//! FerroLB on a lab: exactly the files of `config/deploy`, applied as an operator applies them, or its images on
+//! MetalLB's own manifests ([`setup`]), configured by a ConfigMap or by custom resources ([`resources`]).
+
+pub mod resources;
+pub mod setup;
 
 use std::{
     path::{Path, PathBuf},
@@ -8,6 +12,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::Lab;
+
+pub use setup::Setup;
 
 /// The namespace every manifest uses.
 pub const NAMESPACE: &str = "metallb-system";
