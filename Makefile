@@ -40,7 +40,7 @@ lint: ## Formatting and clippy; warnings are errors
 	@echo "==> clippy"
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@echo "==> the pure crates know no runtime and no Kubernetes"
-	@for c in ferrolb-config ferrolb-controller-core ferrolb-speaker-core ferrolb-speaker-wire; do \
+	@for c in ferrolb-config ferrolb-controller-core ferrolb-speaker-core ferrolb-speaker-members ferrolb-speaker-wire; do \
 	  if cargo tree --locked -p $$c --edges normal --prefix none | grep -E '^(tokio|kube|k8s-openapi) '; then echo "$$c must not depend on these"; exit 1; fi; done
 
 .PHONY: unit
@@ -48,7 +48,7 @@ unit: ## Unit and property tests, those on the wire included
 	@echo "==> unit and property tests"
 	cargo test --locked --workspace --no-run
 	$(SUDO) cargo test --locked --workspace --exclude ferrolb-e2e
-	$(SUDO) cargo test --locked -p ferrolb-e2e --lib --bins
+	$(SUDO) cargo test --locked -p ferrolb-e2e --lib --bins --test docs
 
 .PHONY: e2e
 e2e: setup ## End-to-end tests on a real cluster in network namespaces
@@ -60,7 +60,11 @@ e2e: setup ## End-to-end tests on a real cluster in network namespaces
 fuzz: ## Fuzz every decoder for a minute each (needs a nightly toolchain and cargo-fuzz)
 	@rustup toolchain list | grep -q nightly || { echo "fuzzing needs a nightly toolchain: rustup toolchain install nightly"; exit 1; }
 	@command -v cargo-fuzz >/dev/null || { echo "fuzzing needs cargo-fuzz: cargo install cargo-fuzz"; exit 1; }
-	for room in config speaker/wire; do (cd $$room && for t in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$t -- -max_total_time=60; done); done
+	for room in config config/api speaker/wire speaker/members; do (cd $$room && for t in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$t -- -max_total_time=60; done); done
+
+.PHONY: soak
+soak: ## A million random steps of the controller's decisions against the model (SOAK_STEPS=, SOAK_SEED=)
+	cargo test --locked --release -p ferrolb-controller-core --test decisions -- --ignored --nocapture soak
 
 .PHONY: lab-up lab-down
 lab-up: setup ## Raise the lab with three nodes
