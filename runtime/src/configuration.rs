@@ -45,6 +45,9 @@ const MISSES: u32 = 3;
 const QUIET: Duration = Duration::from_millis(50);
 /// How long changes can hold up a configuration at most.
 const LONGEST: Duration = Duration::from_millis(500);
+/// How long the loss of every pool is waited out: `kubectl replace --force` and tools that prune first remove everything
+/// for a moment, and every Service would lose its address.
+const EMPTY: Duration = Duration::from_secs(5);
 
 /// What the sources say now.
 #[derive(Clone, Debug)]
@@ -178,9 +181,13 @@ async fn tell<M>(
 ) {
     while let Some(change) = seen.recv().await {
         gathered.take(change);
-        let last = Instant::now() + LONGEST;
+        let began = Instant::now();
         loop {
-            let quiet = (Instant::now() + QUIET).min(last);
+            let quiet = if gathered.emptied() {
+                began + EMPTY
+            } else {
+                (Instant::now() + QUIET).min(began + LONGEST)
+            };
             match timeout_at(quiet, seen.recv()).await {
                 Ok(Some(change)) => gathered.take(change),
                 Ok(None) => return,

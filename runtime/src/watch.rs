@@ -30,7 +30,7 @@ const REFUSED: Duration = Duration::from_secs(30);
 /// Refusals by RBAC in a row that make a refusal: an API server that has just started refuses everything
 /// until it has read its roles. With the pauses doubled, 3.1 s.
 const REFUSALS: u32 = 6;
-/// The same where the API server has granted something else already, so that it knows its roles: 0.3 s.
+/// The same for what there is another way than, once the API server has granted anything, so that it knows its roles: 0.3 s.
 const REFUSALS_AMONG_GRANTS: u32 = 3;
 /// Some list has been granted to this process.
 static GRANTED: AtomicBool = AtomicBool::new(false);
@@ -74,6 +74,35 @@ pub async fn follow<K, T, M>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    follow_with(api, filter, what, translate, wrap, sink, false).await;
+}
+
+/// The same for something there is another way than: a refusal is believed within 0.3 s where the API server has granted
+/// anything else.
+pub async fn try_to_follow<K, T, M>(
+    api: Api<K>,
+    filter: watcher::Config,
+    what: &'static str,
+    translate: impl Fn(K) -> T,
+    wrap: impl Fn(Change<T>) -> M,
+    sink: mpsc::Sender<M>,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    follow_with(api, filter, what, translate, wrap, sink, true).await;
+}
+
+async fn follow_with<K, T, M>(
+    api: Api<K>,
+    filter: watcher::Config,
+    what: &'static str,
+    translate: impl Fn(K) -> T,
+    wrap: impl Fn(Change<T>) -> M,
+    sink: mpsc::Sender<M>,
+    otherwise: bool,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let mut follower = Follower {
         what,
         known: HashSet::new(),
@@ -82,6 +111,7 @@ pub async fn follow<K, T, M>(
         refused: None,
         pause: QUICKEST,
         had: false,
+        otherwise,
         granted: &GRANTED,
     };
     let mut stream = std::pin::pin!(watcher::watcher(api, filter));
@@ -126,6 +156,8 @@ struct Follower {
     /// It was granted before: a refusal now comes from an API server that has just started, or from an operator who is
     /// still at work.
     had: bool,
+    /// There is another way.
+    otherwise: bool,
     /// Anything was granted to anybody.
     granted: &'static AtomicBool,
 }
@@ -201,10 +233,14 @@ impl Follower {
         };
         self.refusals = self.refusals.saturating_add(1);
         let enough = match refused {
-            Unavailable::Forbidden if !self.had && self.granted.load(Ordering::Relaxed) => {
-                REFUSALS_AMONG_GRANTS
+            Unavailable::Forbidden => {
+                let soon = self.otherwise && !self.had && self.granted.load(Ordering::Relaxed);
+                if soon {
+                    REFUSALS_AMONG_GRANTS
+                } else {
+                    REFUSALS
+                }
             }
-            Unavailable::Forbidden => REFUSALS,
             Unavailable::Unknown => UNKNOWNS,
         };
         let told = (self.refusals >= enough && self.refused != Some(refused)).then_some(refused);
@@ -256,6 +292,7 @@ mod tests {
             refused: None,
             pause: QUICKEST,
             had: false,
+            otherwise: true,
             granted,
         }
     }
@@ -352,7 +389,14 @@ mod tests {
         let told: Vec<_> = (0..5).map(|_| follower.failed(&refusal()).0).collect();
         let forbidden = Some(Unavailable::Forbidden);
         assert_eq!(told, [None, None, forbidden, None, None]);
-        // What was had is not given up as easily.
+        // What there is no other way than is not given up as easily.
+        let mut needed = Follower {
+            otherwise: false,
+            ..among(&SOMETHING)
+        };
+        let told: Vec<_> = (0..6).map(|_| needed.failed(&refusal()).0).collect();
+        assert_eq!(told, [None, None, None, None, None, forbidden]);
+        // Nor what was had.
         feed(&mut follower, vec![Event::Init, Event::InitDone]);
         let told: Vec<_> = (0..6).map(|_| follower.failed(&refusal()).0).collect();
         assert_eq!(told, [None, None, None, None, None, forbidden]);

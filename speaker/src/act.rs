@@ -147,9 +147,10 @@ impl Actor {
         }
     }
 
-    /// What the status object of a Service should show: its interfaces, none for all; nothing if it is not announced.
+    /// What the status object of a Service should show: its interfaces, none for all; nothing if it is not announced, or
+    /// if another node that announces it too leads: there is one object, and two writers would undo each other's for ever.
     fn shown(&self, name: &ObjectName) -> Option<Vec<String>> {
-        let announcement = self.announced.get(name)?;
+        let announcement = self.announced.get(name).filter(|one| one.leads)?;
         let names = announcement.reach.names();
         Some(names.into_iter().flatten().cloned().collect())
     }

@@ -120,7 +120,11 @@ impl Decider {
                 touched.merge(self.view.set_listed(Kind::Speakers));
                 touched
             }
-            Input::Members(members) => self.view.set_members(members),
+            Input::Members(members) => {
+                let mut touched = self.view.set_members(members);
+                touched.merge(self.view.set_listed(Kind::Members));
+                touched
+            }
             Input::Config(source) => self.configure(source),
             Input::Interfaces(names) => {
                 let mut touched = self.view.set_interfaces(names);

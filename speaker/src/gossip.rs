@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ferrolb_speaker_core::{Members, SpeakerPod};
+use ferrolb_speaker_members::Status;
 use ferrolb_speaker_members_driver::{Gossip, Settings, Snapshot};
 use tokio::sync::{mpsc, watch as latest};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::args::ArgsError;
 use crate::sources::Input;
 
 /// What our speakers say of themselves, by which they know each other. MetalLB's say nothing.
@@ -18,106 +20,102 @@ pub const MARK: &[u8] = b"ferrolb/1";
 
 /// How often pods that are no members are asked to let us in. MetalLB asks every minute.
 const JOIN: Duration = Duration::from_secs(10);
+/// How long the first answers are waited for before anything is decided: whoever decides alone, in a cluster of others,
+/// answers beside them.
+const FIRST: Duration = Duration::from_secs(2);
 /// The pause before another try where the port is taken, as by the speaker we replace.
 const BIND: Duration = Duration::from_secs(2);
 /// How long a speaker that fell silent counts as gone for gossip's sake. Kubernetes has noticed by then if its node is
 /// dead; if it has not, it is the gossip that is broken, and two nodes that take each other for dead both answer.
-const GONE: Duration = Duration::from_mins(3);
+const SILENT: Duration = Duration::from_secs(75);
+/// The same for one that said goodbye: Kubernetes knows of the end of a pod in a moment, and of its successor.
+const LEFT: Duration = Duration::from_secs(10);
 /// The longest a goodbye may take; memberlist's takes a second at most.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Takes part until told to stop, and says goodbye then. `gone` is dropped when that is done.
+/// Takes part until told to stop, and says goodbye then. `gone` is dropped when that is done. `settings` are read again at
+/// each try; `None`: there is no gossip.
 pub async fn follow(
-    settings: impl Fn() -> Option<Settings>,
-    mut peers: latest::Receiver<Vec<SpeakerPod>>,
+    settings: impl Fn() -> Result<Option<Settings>, ArgsError>,
+    peers: latest::Receiver<Vec<SpeakerPod>>,
     sink: mpsc::Sender<Input>,
     stop: CancellationToken,
     gone: mpsc::Sender<()>,
 ) {
-    let Some((gossip, me, port)) = join(settings, &stop).await else {
-        // Switched off, or told to stop: not ours to end the process.
-        drop(gone);
-        return sink.closed().await;
-    };
-    let mut members = gossip.members();
-    let mut believed = Believed::default();
-    let mut told = Members::default();
-    loop {
-        let others: Vec<SocketAddr> = {
-            let pods = peers.borrow_and_update();
-            let addresses = pods.iter().filter_map(|pod| pod.address);
-            addresses
-                .map(|address| SocketAddr::new(address, port))
-                .collect()
+    let joined = join(settings, &sink, &stop).await;
+    if let Some((gossip, me, port)) = joined {
+        let mut part = Part {
+            gossip,
+            port,
+            me,
+            peers,
+            sink: sink.clone(),
+            believed: Believed::default(),
+            told: None,
         };
-        let snapshot = members.borrow_and_update().clone();
-        let strangers: Vec<SocketAddr> = others
-            .into_iter()
-            .filter(|peer| !snapshot.has_live(*peer))
-            .collect();
-        if !strangers.is_empty() {
-            gossip.join(strangers);
-        }
-        let next = sleep(JOIN);
-        tokio::pin!(next);
-        // Until it is time to join again, or somebody new is there to be joined.
-        loop {
-            let snapshot = members.borrow_and_update().clone();
-            let now = believed.update(&snapshot, &me, Instant::now());
-            if now != told {
-                tell(&told, &now);
-                told.clone_from(&now);
-                if sink.send(Input::Members(now)).await.is_err() {
-                    break;
+        match part.take(&stop).await {
+            End::Stopped => {
+                if timeout(GOODBYE, part.gossip.leave()).await.is_err() {
+                    tracing::warn!(op = "gossip", "the goodbye was not heard in time");
                 }
             }
-            tokio::select! {
-                changed = members.changed() => if changed.is_err() {
-                    tracing::error!(op = "gossip", "the gossip ended by itself, the Nodes' readiness decides");
-                    let _ = sink.send(Input::Members(Members::default())).await;
-                    drop(gone);
-                    return sink.closed().await;
-                },
-                Ok(()) = peers.changed() => break,
-                () = &mut next => break,
-                () = stop.cancelled() => {
-                    if tokio::time::timeout(GOODBYE, gossip.leave()).await.is_err() {
-                        tracing::warn!(op = "gossip", "the goodbye was not heard in time");
-                    }
-                    drop(gone);
-                    return sink.closed().await;
-                }
+            End::Broken => {
+                tracing::error!(
+                    op = "gossip",
+                    "it ended by itself, Nodes and pods alone tell who is there"
+                );
+                let _ = sink.send(Input::Members(Members::default())).await;
             }
+            End::Unheard => {}
         }
     }
+    drop(gone);
+    // Whoever ends the process, it is not us.
+    sink.closed().await;
 }
 
 /// Becomes a member, as soon as the port is free. None where there is to be no gossip.
 async fn join(
-    settings: impl Fn() -> Option<Settings>,
+    settings: impl Fn() -> Result<Option<Settings>, ArgsError>,
+    sink: &mpsc::Sender<Input>,
     stop: &CancellationToken,
 ) -> Option<(Gossip, String, u16)> {
     let mut said = false;
     loop {
-        let settings = settings()?;
-        let (me, port) = (settings.node_name.clone(), settings.bind.port());
-        if settings.key.is_none() && !said {
-            tracing::warn!(
+        let problem = match settings() {
+            Ok(None) => {
+                let _ = sink.send(Input::Members(Members::default())).await;
+                return None;
+            }
+            Ok(Some(settings)) => {
+                let (me, port) = (settings.node_name.clone(), settings.bind.port());
+                if settings.key.is_none() && !said {
+                    tracing::warn!(
+                        op = "gossip",
+                        "not encrypted; give the speakers a secret (METALLB_ML_SECRET_KEY or --ml-secret-key-path)"
+                    );
+                }
+                match Gossip::start(settings).await {
+                    Ok(gossip) => {
+                        tracing::info!(op = "gossip", address = %gossip.local_addr(), "listening");
+                        return Some((gossip, me, port));
+                    }
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        if !said {
+            said = true;
+            tracing::error!(
                 op = "gossip",
-                "not encrypted; give the speakers a secret (METALLB_ML_SECRET_KEY or --ml-secret-key-path)"
+                error = problem,
+                "cannot take part, trying again; Nodes and pods alone tell who is there meanwhile"
             );
-        }
-        match Gossip::start(settings).await {
-            Ok(gossip) => {
-                tracing::info!(op = "gossip", address = %gossip.local_addr(), "listening");
-                return Some((gossip, me, port));
+            if sink.send(Input::Members(Members::default())).await.is_err() {
+                return None;
             }
-            Err(error) if !said => {
-                tracing::error!(op = "gossip", %error, "cannot take part, trying again; the Nodes' readiness decides meanwhile");
-            }
-            Err(_) => {}
         }
-        said = true;
         tokio::select! {
             () = sleep(BIND) => {}
             () = stop.cancelled() => return None,
@@ -125,8 +123,89 @@ async fn join(
     }
 }
 
+/// Why taking part has ended.
+enum End {
+    /// We were told to.
+    Stopped,
+    /// The gossip itself has ended.
+    Broken,
+    /// Nobody listens to us.
+    Unheard,
+}
+
+/// Our part in the gossip.
+struct Part {
+    gossip: Gossip,
+    me: String,
+    /// Everybody's port.
+    port: u16,
+    peers: latest::Receiver<Vec<SpeakerPod>>,
+    sink: mpsc::Sender<Input>,
+    believed: Believed,
+    /// What was told last.
+    told: Option<Members>,
+}
+
+impl Part {
+    async fn take(&mut self, stop: &CancellationToken) -> End {
+        let mut members = self.gossip.members();
+        let mut ask = interval(JOIN);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let first = sleep(FIRST);
+        tokio::pin!(first);
+        loop {
+            let snapshot = members.borrow_and_update().clone();
+            let now = self.believed.update(&snapshot, &self.me, Instant::now());
+            // The first word waits for the others', if there are any.
+            if self.told.is_some() || first.is_elapsed() || self.among_others(&snapshot) {
+                let news = self.told.as_ref() != Some(&now);
+                if news && self.tell(now).await.is_none() {
+                    return End::Unheard;
+                }
+            }
+            tokio::select! {
+                changed = members.changed() => if changed.is_err() {
+                    return End::Broken;
+                },
+                Ok(()) = self.peers.changed() => self.ask(&snapshot),
+                _ = ask.tick() => self.ask(&snapshot),
+                () = &mut first, if !first.is_elapsed() => {}
+                () = stop.cancelled() => return End::Stopped,
+            }
+        }
+    }
+
+    /// Everybody whose pod is known is there, or at least somebody.
+    fn among_others(&self, snapshot: &Snapshot) -> bool {
+        let others = snapshot.live().filter(|name| *name != self.me).count();
+        let pods = self.peers.borrow();
+        let alone = !pods.is_empty() && pods.iter().all(|pod| pod.node == self.me);
+        others > 0 || alone
+    }
+
+    /// Asks the pods that are no members to let us in.
+    fn ask(&mut self, snapshot: &Snapshot) {
+        let strangers: Vec<SocketAddr> = {
+            let pods = self.peers.borrow_and_update();
+            let addresses = pods.iter().filter_map(|pod| pod.address);
+            let peers = addresses.map(|address| SocketAddr::new(address, self.port));
+            peers.filter(|peer| !snapshot.has_live(*peer)).collect()
+        };
+        if !strangers.is_empty() {
+            self.gossip.join(strangers);
+        }
+    }
+
+    async fn tell(&mut self, now: Members) -> Option<()> {
+        let before = self.told.take().unwrap_or_default();
+        log(&before, &now);
+        self.told = Some(now.clone());
+        self.sink.send(Input::Members(now)).await.ok()
+    }
+}
+
 /// One line for each node whose speaker came or went.
-fn tell(before: &Members, now: &Members) {
+fn log(before: &Members, now: &Members) {
     for node in now.live.difference(&before.live) {
         tracing::info!(event = "memberJoined", node, "its speaker is there");
     }
@@ -149,10 +228,10 @@ fn tell(before: &Members, now: &Members) {
 /// What is made of the members over time.
 #[derive(Debug, Default)]
 struct Believed {
-    /// Since when somebody who was there is not. memberlist forgets its dead within a minute, which is sooner than
-    /// Kubernetes notices them.
+    /// Until when somebody who was there counts as gone. memberlist forgets its dead within a minute, which is sooner
+    /// than Kubernetes notices them.
     gone: BTreeMap<String, Instant>,
-    /// Who was ever there.
+    /// Who was there last.
     live: BTreeSet<String>,
 }
 
@@ -160,10 +239,16 @@ impl Believed {
     fn update(&mut self, snapshot: &Snapshot, me: &str, now: Instant) -> Members {
         let live: BTreeSet<String> = snapshot.live().map(str::to_owned).collect();
         for name in self.live.difference(&live) {
-            self.gone.entry(name.clone()).or_insert(now);
+            let status = snapshot.members.get(name).map(|member| member.status);
+            let long = if status == Some(Status::Left) {
+                LEFT
+            } else {
+                SILENT
+            };
+            self.gone.entry(name.clone()).or_insert(now + long);
         }
         self.gone
-            .retain(|name, since| !live.contains(name) && now.duration_since(*since) < GONE);
+            .retain(|name, until| !live.contains(name) && now < *until);
         let others = snapshot.members.values();
         let metallb = others
             .filter(|member| member.status.is_live() && member.name != me)
@@ -179,7 +264,7 @@ impl Believed {
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_speaker_members::{Member, Status};
+    use ferrolb_speaker_members::Member;
 
     use super::*;
 
@@ -215,9 +300,19 @@ mod tests {
         assert_eq!(names(&believed.update(&dead, "a", start).gone), ["b"]);
         // Forgotten by memberlist, not by us.
         let alone = snapshot(&[("a", Status::Alive, MARK)]);
-        let later = start + GONE - Duration::from_secs(1);
+        let later = start + SILENT.saturating_sub(Duration::from_secs(1));
         assert_eq!(names(&believed.update(&alone, "a", later).gone), ["b"]);
-        assert!(believed.update(&alone, "a", start + GONE).gone.is_empty());
+        assert!(believed.update(&alone, "a", start + SILENT).gone.is_empty());
+    }
+
+    #[test]
+    fn a_goodbye_is_forgotten_as_soon_as_kubernetes_knows() {
+        let start = Instant::now();
+        let mut believed = Believed::default();
+        believed.update(&snapshot(&[("b", Status::Alive, MARK)]), "a", start);
+        let left = snapshot(&[("b", Status::Left, MARK)]);
+        assert_eq!(names(&believed.update(&left, "a", start).gone), ["b"]);
+        assert!(believed.update(&left, "a", start + LEFT).gone.is_empty());
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let goodbye = CancellationToken::new();
     let (leaving, mut left) = mpsc::channel(1);
     vital.spawn(gossip::follow(
-        move || args.gossip().ok().flatten(),
+        move || args.gossip(),
         peers,
         inputs.clone(),
         goodbye.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ferrolb_config::ObjectName;
 use ferrolb_runtime::configuration::Source;
-use ferrolb_runtime::watch::{Change, Unavailable, follow};
+use ferrolb_runtime::watch::{Change, Unavailable, try_to_follow};
 use ferrolb_speaker_core::{Members, Node, SpeakerPod};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -110,7 +110,7 @@ where
     let (changes, seen) = mpsc::channel(64);
     let filter = watcher::Config::default();
     tokio::select! {
-        () = follow(api, filter, what, translate, |change| change, changes) => None,
+        () = try_to_follow(api, filter, what, translate, |change| change, changes) => None,
         refused = pass_on_once_listed(seen, sink) => refused,
     }
 }

@@ -45,6 +45,8 @@ struct Kind {
     answer: Answer,
     /// It was listed at least once since it last was unknown to the API server.
     had: bool,
+    /// It was listed at least once.
+    ever: bool,
     objects: BTreeMap<ObjectName, Said>,
 }
 
@@ -90,7 +92,10 @@ impl Gathered {
         if kinds.iter().any(|kind| kind.answer == Answer::Pending) {
             return None;
         }
-        let heeded = self.beside || !self.pools.had;
+        // Custom resources that were there, or are only forbidden, are what the cluster is configured by: a ConfigMap
+        // somebody left behind years ago must not step in for them.
+        let without = self.pools.answer == Answer::Refused(Unavailable::Unknown);
+        let heeded = self.beside || (without && !self.pools.ever);
         let now = if (heeded && !self.configmap.objects.is_empty()) || self.pools.had {
             let mut words = Words::default();
             let kinds = kinds.iter().skip(usize::from(!heeded));
@@ -98,8 +103,8 @@ impl Gathered {
                 words.append(said.words.clone());
             }
             Told::Words(words)
-        } else if let Answer::Refused(why) = self.configmap.answer {
-            Told::Unavailable(why)
+        } else if self.relevant(heeded).answer == Answer::Refused(Unavailable::Forbidden) {
+            Told::Unavailable(Unavailable::Forbidden)
         } else {
             Told::Absent
         };
@@ -124,6 +129,20 @@ impl Gathered {
         Some(source)
     }
 
+    /// The source without which there is no configuration.
+    fn relevant(&self, heeded: bool) -> &Kind {
+        if heeded { &self.configmap } else { &self.pools }
+    }
+
+    /// Pools were told last, and now there is none: somebody removed them, or replaces them one after the other.
+    pub fn emptied(&self) -> bool {
+        let pools = |words: &Words| !words.pools.is_empty();
+        let before = matches!(&self.told, Some(Told::Words(words)) if pools(words));
+        let kinds = [&self.configmap, &self.pools];
+        let mut objects = kinds.iter().flat_map(|kind| kind.objects.values());
+        before && !objects.any(|said| pools(&said.words))
+    }
+
     /// The objects the sources consist of.
     pub fn objects(&self) -> Objects {
         let mut objects = Objects::new(self.name.clone());
@@ -146,6 +165,7 @@ impl Kind {
             resource,
             answer: Answer::Pending,
             had: false,
+            ever: false,
             objects: BTreeMap::new(),
         }
     }
@@ -164,6 +184,7 @@ impl Kind {
                 }
                 self.answer = Answer::Listed;
                 self.had = true;
+                self.ever = true;
             }
             Change::Unavailable(why) => {
                 self.refused(why);

@@ -125,9 +125,39 @@ fn a_configmap_that_was_left_behind_counts_only_where_it_is_asked_for() {
     assert_eq!(told.unwrap(), "read old(1) new[1]");
     let mut gathered = Gathered::new(name("config"), false);
     assert_eq!(after(&mut gathered, start()).unwrap(), "read new[1]");
-    // Where the definitions go, it is all there is.
+    // Not even when the definitions go, as on a reinstallation: what is in force stays.
     let told = after(&mut gathered, refused(Unavailable::Unknown));
-    assert_eq!(told.unwrap(), "read old(1)");
+    assert_eq!(told.unwrap(), "Absent");
+    // Nor where they may not be read; where there are none it is all there is.
+    for (why, expected) in [
+        (Unavailable::Forbidden, "Unavailable(Forbidden)"),
+        (Unavailable::Unknown, "read old(1)"),
+    ] {
+        let mut gathered = Gathered::new(name("config"), false);
+        let start = [configmap(DOCUMENT), Seen::ConfigMap(Change::Synced)];
+        assert_eq!(after(&mut gathered, start), None);
+        assert_eq!(after(&mut gathered, refused(why)).unwrap(), expected);
+    }
+}
+
+#[test]
+fn the_loss_of_every_pool_is_noticed_before_it_is_told() {
+    let mut gathered = gathered();
+    assert!(!gathered.emptied());
+    let start = [
+        pool("a", "10.0.0.0/24"),
+        pool("b", "10.0.1.0/24"),
+        everyone(),
+    ];
+    after(&mut gathered, start.into_iter().chain(listed())).unwrap();
+    assert!(!gathered.emptied());
+    let gone = |of: &str| Seen::Pool(Change::Deleted(name(of)));
+    gathered.take(gone("a"));
+    assert!(!gathered.emptied());
+    gathered.take(gone("b"));
+    assert!(gathered.emptied());
+    gathered.take(pool("b", "10.0.1.0/24"));
+    assert!(!gathered.emptied());
 }
 
 #[test]

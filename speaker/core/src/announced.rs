@@ -150,6 +150,7 @@ mod tests {
 
     fn announce(addresses: &[u8]) -> Announcement {
         Announcement {
+            leads: true,
             pool: "p".to_owned(),
             origin: Origin::ConfigMap,
             addresses: addresses.iter().map(|last| ip(*last)).collect(),
@@ -163,6 +164,7 @@ mod tests {
 
     fn announce_on(addresses: &[u8], names: &[&str]) -> Verdict {
         Verdict::Announce(Announcement {
+            leads: true,
             reach: only(names),
             ..announce(addresses)
         })

@@ -27,6 +27,9 @@ pub struct Announcement {
     pub origin: Origin,
     /// The addresses this node answers for, of both families, in the order of the Service's status; at least one.
     pub addresses: Vec<IpAddr>,
+    /// The Service's first address is among them. Where a Service shares one of two addresses, two nodes may announce it;
+    /// one of them leads.
+    pub leads: bool,
     /// The interfaces they are answered for on, for this Service's sake.
     pub reach: Reach,
 }
@@ -69,6 +72,7 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
         _ => Ok(Announcement {
             pool: pool.name().to_owned(),
             origin: pool.origin(),
+            leads: service.addresses().next() == addresses.first().copied(),
             reach: mine.reach(me, &addresses)?,
             addresses,
         }),

@@ -84,21 +84,20 @@ impl Nodes {
 
     /// A node that is live, or what keeps it from being.
     ///
-    /// Gossip is asked first: it notices in seconds what Kubernetes notices in a minute. A speaker it has never heard of
-    /// is not dead for that: its port may be blocked, or it may be about to join; its Node and its pod tell.
+    /// Gossip notices in seconds what Kubernetes notices in a minute, so who is gone by gossip is gone. Who is a member is
+    /// not yet fit to answer: its sockets may fail, or it may still be reading; its pod's readiness tells. Beside MetalLB's
+    /// speakers, which look at gossip alone, gossip alone counts.
     pub(crate) fn live_node(&self, name: &str) -> Result<&Node, NotEligible> {
         let node = self.known.get(name).ok_or(NotEligible::UnknownNode)?;
-        let member = self.members.live.contains(name);
         if node.network_unavailable {
             Err(NotEligible::NetworkUnavailable)
-        } else if self.members.gone.contains(name) || (self.members.metallb && !member) {
+        } else if self.members.gone.contains(name) {
             Err(NotEligible::SpeakerGone)
         } else if self.members.metallb {
-            Ok(node)
+            let member = self.members.live.contains(name);
+            member.then_some(node).ok_or(NotEligible::SpeakerGone)
         } else if !node.ready {
             Err(NotEligible::NodeNotReady)
-        } else if member {
-            Ok(node)
         } else if !self.spoken_for.is_empty() && !self.spoken_for.contains(name) {
             Err(NotEligible::SpeakerNotReady)
         } else {

@@ -22,17 +22,20 @@ pub enum Kind {
     Nodes,
     /// The speakers' own pods; told to be unknown counts as listed.
     Speakers,
+    /// The members of the gossip, once it has asked to be let in; told that there is none counts as listed.
+    Members,
     /// The network interfaces of this speaker's node.
     Interfaces,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Services,
         Self::Endpoints,
         Self::Nodes,
         Self::Speakers,
+        Self::Members,
         Self::Interfaces,
     ];
 }

@@ -7,7 +7,9 @@ use ferrolb_config::{AdvertisementWords, Labels, PoolWords, Word, Words, check, 
 use ferrolb_runtime::events::Events;
 use ferrolb_runtime::ready::Ready;
 use ferrolb_runtime::watch::Unavailable;
-use ferrolb_speaker_core::{Endpoint, IngressIp, Node, Reach, Service, SpeakerPod, TrafficPolicy};
+use ferrolb_speaker_core::{
+    Endpoint, IngressIp, Members, Node, Reach, Service, SpeakerPod, TrafficPolicy,
+};
 use prometheus::Registry;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -99,6 +101,7 @@ impl Bench {
             node: "me".to_owned(),
             ready: true,
         }])));
+        bench.tell(Input::Members(Members::default()));
         bench.tell(Input::Service(Change::Synced));
         bench.tell(Input::Endpoints(Change::Synced));
         bench.tell(Input::Node(Change::Synced));
@@ -253,6 +256,8 @@ async fn an_address_is_held_once_everything_is_listed_and_configured() {
         assert!(bench.held().is_empty());
     }
     bench.tell(Input::Speakers(None));
+    assert!(bench.held().is_empty());
+    bench.tell(Input::Members(Members::default()));
     assert!(bench.held().is_empty());
     assert_eq!(bench.ready.pending(), ["lists"]);
     bench.interfaces(&["eth0"]);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferrolb_config::ObjectName;
-use ferrolb_runtime::watch::{Change, follow};
+use ferrolb_runtime::watch::{Change, try_to_follow};
 use ferrolb_speaker_core::SpeakerPod;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -93,7 +93,7 @@ impl Follower {
     async fn watch(&mut self, patience: Option<Duration>) -> Option<()> {
         let (changes, mut seen) = mpsc::channel(64);
         let filter = watcher::Config::default().labels(&self.labels);
-        let following = follow(
+        let following = try_to_follow(
             self.api.clone(),
             filter,
             "pods",
