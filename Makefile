@@ -40,7 +40,7 @@ lint: ## Formatting and clippy; warnings are errors
 	@echo "==> clippy"
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@echo "==> the pure crates know no runtime and no Kubernetes"
-	@for c in ferrolb-config ferrolb-controller-core ferrolb-speaker-core ferrolb-speaker-members ferrolb-speaker-wire; do \
+	@for c in ferrolb-config ferrolb-controller-core ferrolb-speaker-arbiter ferrolb-speaker-core ferrolb-speaker-members ferrolb-speaker-wire; do \
 	  if cargo tree --locked -p $$c --edges normal --prefix none | grep -E '^(tokio|kube|k8s-openapi) '; then echo "$$c must not depend on these"; exit 1; fi; done
 
 .PHONY: unit

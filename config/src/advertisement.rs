@@ -75,14 +75,27 @@ impl Allocation {
         namespace_labels: Option<&Labels>,
         service_labels: &Labels,
     ) -> bool {
+        let selected = || {
+            namespace_labels.is_some_and(|labels| any_matches(&self.namespace_selectors, labels))
+        };
+        (self.names(namespace) || selected()) && self.selects_service(service_labels)
+    }
+
+    /// Whether [`admits`](Self::admits) says yes for some labels of the namespace: what a Service has, it need not lose
+    /// because they are not known.
+    pub fn may_admit(&self, namespace: &str, service_labels: &Labels) -> bool {
+        let selects = !self.namespace_selectors.is_empty();
+        (self.names(namespace) || selects) && self.selects_service(service_labels)
+    }
+
+    /// Whether the namespace is let in whatever its labels are.
+    fn names(&self, namespace: &str) -> bool {
         let anywhere = self.namespaces.is_empty() && self.namespace_selectors.is_empty();
-        let here = anywhere
-            || self.namespaces.contains(namespace)
-            || namespace_labels
-                .is_some_and(|labels| any_matches(&self.namespace_selectors, labels));
-        let this = self.service_selectors.is_empty()
-            || any_matches(&self.service_selectors, service_labels);
-        here && this
+        anywhere || self.namespaces.contains(namespace)
+    }
+
+    fn selects_service(&self, labels: &Labels) -> bool {
+        self.service_selectors.is_empty() || any_matches(&self.service_selectors, labels)
     }
 }
 
@@ -142,5 +155,23 @@ mod tests {
         };
         assert!(selected.admits("n", Some(&Labels::new()), &Labels::new()));
         assert!(!selected.admits("n", None, &Labels::new()));
+    }
+
+    #[test]
+    fn only_namespace_labels_that_are_not_known_leave_a_doubt() {
+        let selected = Allocation {
+            namespaces: ["n".to_string()].into(),
+            namespace_selectors: vec![is("a")],
+            service_selectors: vec![is("s")],
+            ..Allocation::default()
+        };
+        assert!(selected.may_admit("n", &labels("s")) && selected.may_admit("m", &labels("s")));
+        assert!(!selected.may_admit("n", &labels("t")) && !selected.may_admit("m", &labels("t")));
+        let named = Allocation {
+            namespace_selectors: Vec::new(),
+            ..selected
+        };
+        assert!(named.may_admit("n", &labels("s")) && !named.may_admit("m", &labels("s")));
+        assert!(Allocation::default().may_admit("m", &Labels::new()));
     }
 }

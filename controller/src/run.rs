@@ -67,6 +67,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             starting,
             stop.clone(),
         ));
+    } else {
+        tokio::spawn(webhook::warn_of_callers(client.clone(), namespace.clone()));
     }
     if let Some(memberlist) = memberlist {
         tokio::spawn(memberlist.ensure(client.clone(), events.clone()));

@@ -111,3 +111,30 @@ fn every_row_of_the_compatibility_table_names_tests_that_exist() {
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
+
+#[test]
+fn every_series_in_the_alerts_is_one_of_ours() {
+    let rules = fs::read_to_string(root().join("config/deploy/prometheus/rules.yaml")).unwrap();
+    let mut files = Vec::new();
+    for folder in ["controller/src", "speaker/src", "runtime/src"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let texts: Vec<String> = files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let expressions = rules
+        .lines()
+        .filter(|line| line.trim_start().starts_with("expr:"));
+    let names: BTreeSet<&str> = expressions
+        .flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
+        .filter(|word| word.starts_with("metallb_") || word.starts_with("ferrolb_"))
+        .collect();
+    assert!(names.len() > 5, "{names:?}");
+    for name in names {
+        // Quoted where it is registered, or with its labels where it is tested.
+        let forms = [format!("\"{name}\""), format!("{name}{{")];
+        let known = |text: &String| forms.iter().any(|form| text.contains(form));
+        assert!(texts.iter().any(known), "{name}");
+    }
+}

@@ -4,7 +4,8 @@
 //!
 //! 1. Without cluster IPs, or with too few for `RequireDualStack`, there is nothing to give.
 //! 2. The addresses it has are kept if they can be: of the right families, from a pool that is there for the Service,
-//!    assignable, in the pool and among the addresses asked for. First those of its status are tried, then those on
+//!    assignable, in the pool and among the addresses asked for. A pool that selects namespaces counts as there for one
+//!    whose labels are not known, which gives nothing new to it. First those of its status are tried, then those on
 //!    record; on record first if the status only lacks some of them, for then the write of the status is under way.
 //! 3. A `PreferDualStack` Service with one address gets one of the other family from the same pool if there is one.
 //! 4. A Service without gets the addresses asked for, or the lowest of the pool asked for, or the lowest of the first
@@ -401,7 +402,7 @@ impl<'a> Pass<'a> {
         } else {
             Claim::Old
         };
-        self.assignable(addresses, claim)
+        self.keepable(addresses, claim)
             .map_err(Objection::Refused)?;
         if self.misses_pool(addresses, wanted).is_some() {
             return Err(Objection::NotWanted);
@@ -415,7 +416,29 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Whether the Service may have these addresses.
+    /// Whether the Service may go on having these addresses. That its namespace's labels are not known is no reason to
+    /// take them away: Namespaces may be forbidden, or not seen yet.
+    fn keepable(&self, addresses: &[IpAddr], claim: Claim) -> Result<(), Refusal> {
+        if let Some(pool) = self.core.allocator.pool_of(addresses)
+            && !self.is_in_doubt(pool)
+        {
+            self.admitted(pool)?;
+        }
+        self.core
+            .allocator
+            .admits(self.name, addresses, &self.terms, claim)
+    }
+
+    /// Whether it is up to labels nobody knows if the pool is there for the Service.
+    fn is_in_doubt(&self, pool: &Pool) -> bool {
+        let namespace = &self.name.namespace;
+        !self.core.namespaces.contains_key(namespace)
+            && pool
+                .allocation()
+                .is_some_and(|allocation| allocation.may_admit(namespace, &self.request.labels))
+    }
+
+    /// Whether the Service may be given these addresses.
     pub(crate) fn assignable(&self, addresses: &[IpAddr], claim: Claim) -> Result<(), Refusal> {
         if let Some(pool) = self.core.allocator.pool_of(addresses) {
             self.admitted(pool)?;
@@ -425,7 +448,7 @@ impl<'a> Pass<'a> {
             .admits(self.name, addresses, &self.terms, claim)
     }
 
-    /// Whether the pool is there for the Service.
+    /// Whether the pool is there for the Service; where the labels of the namespace decide, only if they are known.
     pub(crate) fn admitted(&self, pool: &Pool) -> Result<(), Refusal> {
         let namespace = &self.name.namespace;
         let labels = self.core.namespaces.get(namespace);

@@ -130,11 +130,10 @@ impl Pass<'_> {
             Protocol::Bgp => Err(Refusal::Bgp {
                 pool: pool.name().to_string(),
             }),
-            Protocol::Layer2 => self
-                .core
-                .allocator
-                .lowest(pool, missing, &self.terms)
-                .ok_or_else(|| exhausted(pool, missing)),
+            Protocol::Layer2 => self.admitted(pool).and_then(|()| {
+                let lowest = self.core.allocator.lowest(pool, missing, &self.terms);
+                lowest.ok_or_else(|| exhausted(pool, missing))
+            }),
         };
         let assigned = added.and_then(|mut added| {
             added.insert(0, *one);

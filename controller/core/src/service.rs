@@ -65,8 +65,8 @@ impl Core {
         self.configured
     }
 
-    /// Takes the labels of a Namespace, `None` if it is gone or cannot be seen: then it is selected by nobody. If this
-    /// changed anything (which is returned), the caller decides all Services of the Namespace again.
+    /// Takes the labels of a Namespace, `None` if it is gone or cannot be seen: then pools that select by labels give it
+    /// nothing, and its Services keep what they have or show. If this changed anything (which is returned), the caller decides all Services of the Namespace again.
     pub fn label(&mut self, namespace: &str, labels: Option<Labels>) -> bool {
         let before = match labels.clone() {
             Some(labels) => self.namespaces.insert(namespace.to_owned(), labels),

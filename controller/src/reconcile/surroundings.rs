@@ -38,8 +38,8 @@ impl Surroundings {
             tracing::warn!(
                 op = "watch",
                 resource = "namespaces",
-                "cannot see Namespaces, so serviceAllocation.namespaceSelectors of a pool select none of them; grant \
-                 list and watch on namespaces"
+                "cannot see Namespaces, so pools with serviceAllocation.namespaceSelectors give nothing new by them \
+                 (Services keep what they have); grant list and watch on namespaces"
             );
         }
     }

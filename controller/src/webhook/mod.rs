@@ -41,7 +41,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     runtime::watcher,
 };
 use serde_json::Value;
@@ -89,9 +89,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// As the command line and the environment say; `None` if none are to be served. That is so wherever `--config` is
-    /// given, too: manifests of the ConfigMap era (0.7 to 0.12) register nothing and grant no right to see whether
-    /// anybody else does, so there is nothing to ask for every half minute.
+    /// As the command line and the environment say; `None` with `--webhook-mode=disabled` alone. Whether a ConfigMap is
+    /// read, too (`--config`), says nothing about who registered the webhooks: with `failurePolicy: Fail` and nobody
+    /// here, no pool could be changed. Manifests of the ConfigMap era (0.7 to 0.12) register nothing and grant no right
+    /// to see whether anybody else does; there each kind is asked for every half minute, in silence.
     ///
     /// # Errors
     /// One of the flags says nothing usable.
@@ -106,7 +107,6 @@ impl Options {
         };
         Ok(match args.mode()? {
             WebhookMode::Disabled => None,
-            WebhookMode::Enabled if args.shared.config.is_some() => None,
             WebhookMode::Enabled | WebhookMode::OnlyWebhook => Some(options),
         })
     }
@@ -133,6 +133,33 @@ pub async fn run(client: Client, options: Options, starting: Blocker, stop: Canc
         }
     };
     tokio::join!(settling, keeping, serving);
+}
+
+/// Warns once if `--webhook-mode=disabled` leaves a registration unanswered, as far as that can be seen: then the API
+/// server refuses every change of what the registration names.
+pub async fn warn_of_callers(client: Client, namespace: String) {
+    match callers(client, &namespace).await {
+        Ok(names) if names.is_empty() => {}
+        Ok(names) => tracing::warn!(
+            op = "webhooks",
+            "--webhook-mode=disabled, but webhooks of ours are registered, so metallb.io objects cannot be changed; run \
+             kubectl delete validatingwebhookconfiguration {}",
+            names.join(" ")
+        ),
+        // Without the right to see them there is nothing to say.
+        Err(error) => {
+            tracing::debug!(op = "webhooks", error = %error, "cannot see who calls webhooks");
+        }
+    }
+}
+
+/// The ValidatingWebhookConfigurations that call us.
+async fn callers(client: Client, namespace: &str) -> kube::Result<Vec<String>> {
+    let hooks = ApiResource::erase::<ValidatingWebhookConfiguration>(&());
+    let hooks: Api<DynamicObject> = Api::all_with(client, &hooks);
+    let listed = hooks.list(&ListParams::default()).await?.items.into_iter();
+    let ours = listed.filter(|object| Registration::of_hooks(object, namespace).calls_us());
+    Ok(ours.filter_map(|object| object.metadata.name).collect())
 }
 
 /// What one part tells the others.

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::http::{Request, Response};
@@ -189,7 +192,7 @@ async fn without_a_secret_one_is_made() {
 }
 
 #[test]
-fn served_are_they_where_manifests_register_them() {
+fn served_are_they_unless_disabled() {
     let of = |line: &str| {
         let words = ["controller"].into_iter().chain(line.split_whitespace());
         let args = flags::read::<Args>(words.map(str::to_owned), &BTreeMap::new())
@@ -201,7 +204,9 @@ fn served_are_they_where_manifests_register_them() {
         ("--port=9120", Some(false)),
         ("--port=9120 --disable-cert-rotation", Some(true)),
         ("--port=9120 --webhook-mode=disabled", None),
-        ("--port=7472 --config=config", None),
+        ("--port=7472 --config=config", Some(false)),
+        ("--config=config --webhook-mode=enabled", Some(false)),
+        ("--config=config --webhook-mode=disabled", None),
         ("--config=config --webhook-mode=onlywebhook", Some(false)),
     ] {
         assert_eq!(of(line).unwrap(), expected, "{line}");
@@ -252,4 +257,91 @@ async fn an_api_server_that_never_answers_keeps_nobody_unready_for_ever() {
     assert_eq!(ready.pending(), ["webhooks"]);
     timeout(ROLL_OUT + PAUSE, running).await.unwrap_err();
     assert!(ready.pending().is_empty());
+}
+
+/// Counts warnings and errors.
+#[derive(Clone, Default)]
+struct Loud(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Loud {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        // The log leaves out what the client library warns of.
+        let loud = if metadata.target().starts_with("kube") {
+            tracing::Level::ERROR
+        } else {
+            tracing::Level::WARN
+        };
+        *metadata.level() <= loud
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// An API server that grants nothing, and how often it was asked.
+fn forbidding() -> (Client, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let service = tower::service_fn(move |_: Request<Body>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
+            "message": "no", "code": 403});
+        let answer = Response::builder().status(403);
+        let answer = answer.body(Body::from(serde_json::to_vec(&status).unwrap()));
+        async move { Ok::<_, Infallible>(answer.unwrap()) }
+    });
+    (Client::new(service, "metallb-system"), asked)
+}
+
+/// The rights of MetalLB 0.7 to 0.12 let us see none of it.
+#[tokio::test(start_paused = true)]
+async fn where_nothing_may_be_seen_little_is_asked_and_nothing_complained_of() {
+    let loud = Loud::default();
+    let logged = tracing::subscriber::set_default(loud.clone());
+    tracing::warn!("heard");
+    assert_eq!(loud.0.swap(0, Ordering::Relaxed), 1);
+    let (client, asked) = forbidding();
+    warn_of_callers(client.clone(), "metallb-system".to_owned()).await;
+    let ready = Ready::new();
+    let starting = ready.wait_for("webhooks");
+    let mut running = Box::pin(run(client, options(), starting, CancellationToken::new()));
+    timeout(Duration::from_mins(5), &mut running)
+        .await
+        .unwrap_err();
+    assert!(ready.pending().is_empty(), "nobody is known to call");
+    asked.store(0, Ordering::Relaxed);
+    timeout(Duration::from_mins(10), &mut running)
+        .await
+        .unwrap_err();
+    // The Secret, the registrations and the definition, each every half minute.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((3..=3 * 21).contains(&asked), "asked {asked} times");
+    assert_eq!(loud.0.load(Ordering::Relaxed), 0);
+    drop(logged);
+}
+
+#[tokio::test]
+async fn who_calls_although_nobody_answers_is_told() {
+    let loud = Loud::default();
+    let logged = tracing::subscriber::set_default(loud.clone());
+    let cluster = Cluster::new(Vec::new());
+    let names = callers(cluster.client(), "metallb-system").await.unwrap();
+    assert_eq!(names, ["metallb-webhook-configuration"]);
+    warn_of_callers(cluster.client(), "metallb-system".to_owned()).await;
+    warn_of_callers(cluster.client(), "elsewhere".to_owned()).await;
+    assert_eq!(loud.0.load(Ordering::Relaxed), 1, "only what calls us");
+    drop(logged);
 }

@@ -118,6 +118,11 @@ impl Registration {
             calls: call.into_iter().collect(),
         }
     }
+
+    /// Whether any of its calls is ours.
+    pub fn calls_us(&self) -> bool {
+        !self.calls.is_empty()
+    }
 }
 
 /// The objects of one kind that call us.
@@ -134,7 +139,7 @@ impl Callers {
     /// Takes what the watch of the kind tells.
     pub fn take(&mut self, change: Change<Registration>) {
         match change {
-            Change::Applied(name, registration) if !registration.calls.is_empty() => {
+            Change::Applied(name, registration) if registration.calls_us() => {
                 self.there.insert(name.name, registration);
             }
             Change::Applied(name, _) | Change::Deleted(name) => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 /// Commands and the Debian packages they come in.
-const COMMANDS: [(&str, &str); 9] = [
+const COMMANDS: [(&str, &str); 10] = [
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("runc", "runc"),
@@ -15,6 +15,7 @@ const COMMANDS: [(&str, &str); 9] = [
     ("tcpdump", "tcpdump"),
     ("arping", "arping"),
     ("ndisc6", "ndisc6"),
+    ("curl", "curl"),
     ("go", "golang-go (1.25 or newer)"),
 ];
 /// Where distributions and people put the CNI plugins.

@@ -183,11 +183,14 @@ impl Both {
                 let before = before.clone();
                 Box::new(move |both, name| !both.model.leaves(name, &before[name]))
             }
-            Step::Label(index, ..) => {
+            // That labels are not known any more costs nobody anything.
+            Step::Label(index, _, true) => {
                 let namespace = NAMESPACES[*index];
                 Box::new(move |_, name| name.namespace == namespace)
             }
-            Step::Written(..) | Step::Reserve(_) | Step::Restart(_) => Box::new(|_, _| false),
+            Step::Label(..) | Step::Written(..) | Step::Reserve(_) | Step::Restart(..) => {
+                Box::new(|_, _| false)
+            }
         };
         self.carry_out(step);
         for (name, addresses) in &before {
@@ -262,7 +265,7 @@ impl Both {
                 self.reserve();
                 self.decide(self.model.requests.keys().cloned().collect());
             }
-            Step::Restart(first) => self.restart(first),
+            Step::Restart(first, namespaces_hidden) => self.restart(first, namespaces_hidden),
         }
     }
 
@@ -295,7 +298,7 @@ impl Both {
         self.world.core.reserve(owners.collect());
     }
 
-    fn restart(&mut self, first: usize) {
+    fn restart(&mut self, first: usize, namespaces_hidden: bool) {
         self.world.core = Core::new();
         for (name, request) in &self.model.requests {
             let plan = self.world.core.decide(name, Some(request));
@@ -309,6 +312,7 @@ impl Both {
             .core
             .configure(self.model.config.clone())
             .unwrap();
+        self.model.restart(namespaces_hidden);
         for (namespace, labels) in &self.model.namespaces {
             self.world.core.label(namespace, Some(labels.clone()));
         }
@@ -318,7 +322,6 @@ impl Both {
             let count = names.len();
             names.rotate_left(first % count);
         }
-        self.model.restart();
         self.writes.clear();
         self.undecided.clear();
         for name in &names {

@@ -121,11 +121,20 @@ impl Model {
             .is_none_or(|allocation| allocation.admits(&name.namespace, labels, &request.labels))
     }
 
+    /// Whether the Service may keep what it has from the pool: yes if only labels that are not known could speak against.
+    fn stays(&self, name: &ObjectName, request: &Request, pool: &Pool) -> bool {
+        let known = self.namespaces.contains_key(&name.namespace);
+        let doubt = pool
+            .allocation()
+            .is_some_and(|allocation| allocation.may_admit(&name.namespace, &request.labels));
+        self.admitted(name, request, pool) || (!known && doubt)
+    }
+
     /// Whether the configuration leaves a Service these addresses.
     pub fn leaves(&self, name: &ObjectName, addresses: &[IpAddr]) -> bool {
         let request = &self.requests[name];
-        let admits = |pool: &Pool| self.admitted(name, request, pool);
-        request.pool.is_none() && self.pool_of(addresses).is_some_and(admits)
+        let stays = |pool: &Pool| self.stays(name, request, pool);
+        request.pool.is_none() && self.pool_of(addresses).is_some_and(stays)
     }
 
     /// What the annotation of a Service with these addresses is to say.
@@ -142,7 +151,7 @@ impl Model {
         Self::serves(request, held)
             && self
                 .pool_of(held)
-                .is_some_and(|pool| self.admitted(name, request, pool))
+                .is_some_and(|pool| self.stays(name, request, pool))
             && self.asked_pool_fits(request, held)
             && held.iter().all(|address| self.may(name, request, *address))
             && wished.iter().all(|address| held.contains(address))
@@ -322,10 +331,10 @@ impl Model {
                         .filter(|family| *family != Family::of(addresses[0]))
                         .collect();
                     let pool = self.pool_of(&addresses).unwrap();
-                    addresses.extend(
-                        self.lowest(name, &request, pool, &missing)
-                            .unwrap_or_default(),
-                    );
+                    let added = self
+                        .admitted(name, &request, pool)
+                        .then(|| self.lowest(name, &request, pool, &missing));
+                    addresses.extend(added.flatten().unwrap_or_default());
                 }
                 self.held.insert(name.clone(), addresses);
                 self.terms.insert(name.clone(), request);
@@ -342,12 +351,17 @@ impl Model {
             && addresses.len() == 1
     }
 
-    /// Forgets all but what the cluster tells.
-    pub fn restart(&mut self) {
+    /// Forgets all but what the cluster tells, and the Namespaces, too, if they may not be seen now.
+    pub fn restart(&mut self, namespaces_hidden: bool) {
+        let namespaces = std::mem::take(&mut self.namespaces);
         *self = Self {
             config: std::mem::take(&mut self.config),
             nodes: std::mem::take(&mut self.nodes),
-            namespaces: std::mem::take(&mut self.namespaces),
+            namespaces: if namespaces_hidden {
+                BTreeMap::new()
+            } else {
+                namespaces
+            },
             requests: std::mem::take(&mut self.requests),
             ..Self::default()
         };

@@ -1,6 +1,7 @@
 //! The restart barrier: until every Service has been seen, they only get back what they have.
 
-use ferrolb_controller_core::{FamilyPolicy, Request};
+use ferrolb_config::AllocationWords;
+use ferrolb_controller_core::{Core, FamilyPolicy, Request};
 
 use crate::world::*;
 
@@ -165,4 +166,97 @@ fn a_second_address_waits_for_the_barrier() {
     world.core.all_seen();
     assert_eq!(world.core.waiting(), [name("a")]);
     assert_eq!(world.give("a", &prefers), "10.0.0.3 fc00::");
+}
+
+/// A pool for namespaces of team red and, if so said, Services of one app; and a pool for everybody.
+fn for_red(apps: &[(&str, &str)]) -> ferrolb_config::Config {
+    let red = AllocationWords {
+        namespace_selectors: selectors(&[("team", "red")]),
+        service_selectors: selectors(apps),
+        ..AllocationWords::default()
+    };
+    resources(vec![
+        pinned("red", &["10.0.0.0/30", "fc00::/126"], red),
+        resource("all", &["10.0.1.0/30"]),
+    ])
+}
+
+/// After a restart in which no Namespace may be seen, with this Service.
+fn without_namespaces(apps: &[(&str, &str)], service: &str, request: &Request) -> World {
+    let mut world = World::of(for_red(apps));
+    world.core = Core::new();
+    world.core.configure(for_red(apps)).unwrap();
+    world.write(&name(service), vec!["10.0.0.1".into()], Some("red".into()));
+    let plan = world.decide(service, request);
+    assert_eq!((plan.ingress, plan.notices.len()), (None, 0));
+    world.core.all_seen();
+    world
+}
+
+#[test]
+fn labels_that_are_not_known_take_no_address_away() {
+    for (team, expected, reasons) in [
+        ("red", "10.0.0.1", &[][..]),
+        ("blue", "10.0.1.0", &["ClearAssignment", "IPAllocated"]),
+    ] {
+        let mut world = without_namespaces(&[], "a", &plain());
+        assert!(world.core.waiting().is_empty());
+        for _ in 0..2 {
+            assert_eq!(world.apply("a", &plain()).ingress, None);
+        }
+        // Nothing new is given.
+        assert_eq!(world.give("b", &plain()), "10.0.1.0");
+        assert_eq!(world.give("c", &from_pool("red")), "");
+        assert_eq!(world.give("d", &asking(&["10.0.0.2"])), "");
+        assert!(world.core.label("default", Some(labels(&[("team", team)]))));
+        world.delete("b");
+        let plan = world.apply("a", &plain());
+        let told: Vec<_> = plan.notices.iter().map(|notice| notice.reason).collect();
+        assert_eq!((world.shown("a").as_str(), &*told), (expected, reasons));
+        // Nor does it matter that the Namespace is hidden later.
+        world.core.label("default", None);
+        assert_eq!(world.apply("a", &plain()).ingress, None);
+    }
+}
+
+#[test]
+fn labels_that_are_not_known_excuse_nothing_else() {
+    let app = |app: &str| Request {
+        labels: labels(&[("app", app)]),
+        ..plain()
+    };
+    let mut world = without_namespaces(&[("app", "x")], "a", &app("x"));
+    assert_eq!(world.give("a", &app("x")), "10.0.0.1");
+    assert_eq!(
+        world.apply("a", &app("y")).notices[0].reason,
+        "ClearAssignment"
+    );
+    assert_eq!(world.shown("a"), "10.0.1.0");
+    // Nor is a pool for other namespaces by name one for this.
+    let mut world = without_namespaces(&[], "a", &plain());
+    let named = AllocationWords {
+        namespaces: vec!["other".into()],
+        ..AllocationWords::default()
+    };
+    let named = resources(vec![pinned("red", &["10.0.0.0/30"], named)]);
+    world.core.configure(named).unwrap();
+    assert_eq!(world.give("a", &plain()), "");
+}
+
+#[test]
+fn without_labels_a_second_address_is_a_new_one() {
+    let prefers = dual(FamilyPolicy::PreferDualStack);
+    let mut world = World::of(for_red(&[]));
+    world.core = Core::new();
+    world.core.configure(for_red(&[])).unwrap();
+    world.write(&name("a"), vec!["10.0.0.1".into()], Some("red".into()));
+    assert!(world.decide("a", &prefers).pending.is_some());
+    world.core.all_seen();
+    let plan = world.apply("a", &prefers);
+    assert_eq!(plan.notices[0].reason, "AdditionalAssignFailed");
+    assert_eq!((plan.ingress, plan.pending), (None, None));
+    world
+        .core
+        .label("default", Some(labels(&[("team", "red")])));
+    assert_eq!(world.give("a", &prefers), "10.0.0.1 fc00::");
 }

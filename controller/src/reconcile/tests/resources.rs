@@ -187,6 +187,35 @@ fn namespaces_that_may_not_be_seen_are_selected_by_nobody() {
     assert_eq!(write.ingress, [ip("10.0.1.0")]);
 }
 
+#[test]
+fn a_restart_without_sight_of_namespaces_takes_no_address_away() {
+    for (team, expected) in [("red", None), ("blue", Some("10.0.1.0"))] {
+        let mut bench = bench();
+        bench.take(offer(vec![
+            for_team("red", "10.0.0.0/30", "red"),
+            resource("all", "10.0.1.0/30"),
+        ]));
+        bench.take(Input::Node(Change::Synced));
+        let service = bench.applied("a", &["10.0.0.1"], &[]);
+        bench.take(service);
+        bench.take(Input::Service(Change::Synced));
+        let forbidden = Change::Unavailable(Unavailable::Forbidden);
+        let write = only(&bench.take(Input::Namespace(forbidden)));
+        let noted = Some("red".to_owned());
+        assert_eq!(
+            (&*write.ingress, &write.noted_pool),
+            (&[ip("10.0.0.1")][..], &noted)
+        );
+        bench.done(&write);
+        // The right was granted: now it is known.
+        let namespace = ObjectName::new("", "default");
+        let seen = Change::Applied(namespace, team_label(team));
+        let moved = writes(&bench.take(Input::Namespace(seen)));
+        let moved: Vec<_> = moved.into_iter().flat_map(|write| write.ingress).collect();
+        assert_eq!(moved, expected.map(ip).into_iter().collect::<Vec<_>>());
+    }
+}
+
 /// MetalLB's filter leaves such a Service its address for ever.
 #[test]
 fn a_service_of_our_class_that_changes_its_type_lets_go() {

@@ -1,0 +1,351 @@
+//! Acquaintance: introductions, and the return of those who were lost or whom one was lost to.
+
+use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::time::Duration;
+
+use super::watch::NEAR;
+use super::{Arbiter, HELLO, ms};
+use crate::event::{Cause, Output, Report};
+use crate::frame::{Frame, Kind, Mac, NodeId};
+use crate::hold::Deadline;
+use crate::mutation::Mutation;
+use crate::peer::{Liveness, Peer};
+
+/// How often who was down is told so.
+const TELLINGS: u32 = 20;
+
+/// For how long who was away yields to whoever holds what it held, whatever the order.
+const AWAY: Duration = ms(2000);
+
+impl Arbiter {
+    /// A peer that is Unknown or Down showed itself: find out, ten times a second at most.
+    pub(super) fn wonder(&mut self, node: NodeId, hearing: bool) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if now >= peer.next_probe
+            || peer.state == Liveness::Unknown && peer.answered.is_none() && peer.probed.is_none()
+        {
+            peer.next_probe = now + ms(100);
+            peer.probed = Some(now);
+            self.probe(node, None);
+            self.timers.set(Deadline::Peer(node), now + ms(100));
+        }
+        // It hears others and not me: it lives, and holds what it held.
+        if hearing
+            && let Some(peer) = self.peers.get_mut(&node)
+            && let Some(since) = peer.down_since
+            && peer.state == Liveness::Down
+            && now > since + ms(200)
+        {
+            match peer.deaf_since {
+                None => peer.deaf_since = Some(now),
+                Some(first) if now >= first + ms(150) => self.deaf(node),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The peer does not hear me. Who hears yields: it keeps what it held.
+    pub(super) fn deaf(&mut self, node: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let was = peer.state;
+        peer.deaf = true;
+        peer.state = Liveness::Up;
+        peer.suspicion = None;
+        peer.declared = false;
+        peer.next_probe = now + self.profile.interval;
+        peer.probed = None;
+        self.timers
+            .set(Deadline::Peer(node), now + self.profile.interval);
+        self.report(Report::CannotBeHeard(node));
+        if was == Liveness::Down && !self.mutated(Mutation::SkipDeaf) {
+            let its: Vec<IpAddr> = self
+                .held
+                .iter()
+                .filter(|address| {
+                    self.holds
+                        .get(address)
+                        .is_some_and(|hold| hold.taken_from == Some(node))
+                })
+                .copied()
+                .collect();
+            for address in its {
+                self.release(address, Some(node), Cause::Conflict);
+            }
+        }
+    }
+
+    pub(super) fn introduce_to(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        if peer.legacy || peer.mac.is_none() {
+            return;
+        }
+        self.probe(node, None);
+        self.timers.set(Deadline::Peer(node), self.now + ms(1000));
+    }
+
+    /// Looks for a peer that is down: who watches it, and who took addresses from it.
+    pub(super) fn look_for(&mut self, node: NodeId) {
+        let now = self.now;
+        let downs = self
+            .peers
+            .values()
+            .filter(|peer| peer.state == Liveness::Down)
+            .count();
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        let long = peer
+            .down_since
+            .is_some_and(|since| now > since + ms(10_000));
+        let mine = self.watches(node) || self.holds_of(node);
+        if !mine {
+            return;
+        }
+        // However many are down, their probes stay within some 30 a second.
+        let scale = u32::try_from(downs.div_ceil(16)).unwrap_or(u32::MAX);
+        let gap = if long {
+            ms(500) * scale
+        } else {
+            ms(100) * scale
+        };
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.next_probe = now + ms(100).min(gap);
+        }
+        self.probe(node, None);
+        self.insist(node);
+        self.timers.set(Deadline::Peer(node), now + gap);
+        if !long && self.watches(node) && downs < 8 {
+            self.ask_about(node);
+        }
+    }
+
+    /// It may hear me and not I it: tells it, and nobody else, of an address that was its and is mine.
+    fn insist(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        let last = peer.insisted;
+        let Some(mac) = peer.mac.filter(|_| self.may_claim()) else {
+            return;
+        };
+        let its = |address: &&IpAddr| {
+            self.holds
+                .get(address)
+                .is_some_and(|hold| hold.state.mine() && hold.taken_from == Some(node))
+        };
+        let after = last.and_then(|last| {
+            self.held
+                .range((Excluded(last), Unbounded))
+                .take(NEAR)
+                .find(its)
+        });
+        let next = after
+            .or_else(|| self.held.iter().take(NEAR).find(its))
+            .copied();
+        if let Some(address) = next {
+            let nonce = self.next_nonce();
+            self.send_to(Kind::Claim, mac, NodeId::NOBODY, nonce, address);
+        }
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.insisted = next;
+        }
+    }
+
+    fn holds_of(&self, node: NodeId) -> bool {
+        self.held.iter().take(NEAR).any(|address| {
+            self.holds
+                .get(address)
+                .is_some_and(|hold| hold.taken_from == Some(node) || hold.eligible(node))
+        })
+    }
+
+    /// A peer is up that was not.
+    pub(super) fn met(&mut self, node: NodeId, kind: Kind) {
+        self.report(Report::Up(node));
+        self.rewatch();
+        // Who waits for one that is proven now may ask when it does nothing.
+        self.settle_waiting(node);
+        if let Some(peer) = self.peers.get(&node)
+            && let (Some(address), Some(mac)) = (peer.node_address, peer.mac)
+        {
+            // Only a kernel that was heard before proves anything by its silence.
+            self.out.push(Output::AskKernel(address, mac));
+        }
+        let declared = self.peers.get(&node).is_some_and(|peer| peer.declared);
+        if declared && kind != Kind::WasDown && !self.mutated(Mutation::SkipWasDown) {
+            self.tell(node);
+        } else if !declared || self.mutated(Mutation::SkipWasDown) {
+            self.check_all(node);
+        }
+    }
+
+    /// Has a peer ask me that had been declared down; the answer tells it so.
+    pub(super) fn tell(&mut self, node: NodeId) {
+        if self.mutated(Mutation::SkipWasDown) {
+            return;
+        }
+        let Some(address) = self.next_address(node) else {
+            return;
+        };
+        let nonce = self.next_nonce();
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if peer.told.0 >= TELLINGS {
+            peer.declared = false;
+            self.check_all(node);
+            return;
+        }
+        peer.told.0 += 1;
+        self.send(Kind::AskMe, node, node, nonce, address);
+    }
+
+    /// A peer noted that it had been declared down.
+    pub(super) fn noted(&mut self, frame: Frame) {
+        let (now, node) = (self.now, frame.sender);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if peer.declared && peer.told.1 == Some(frame.nonce) {
+            peer.declared = false;
+            peer.told = (0, None);
+            if frame.subject == NodeId::NOBODY {
+                peer.mutual = Some(now + AWAY);
+            } else {
+                peer.returned = Some(now + AWAY);
+            }
+            self.check_all(node);
+        }
+    }
+
+    /// A peer says to my face that it had declared me down.
+    pub(super) fn was_down(&mut self, frame: Frame) {
+        let (now, node) = (self.now, frame.sender);
+        if self.mutated(Mutation::SkipWasDown) {
+            return;
+        }
+        let mutual = |peer: &Peer| peer.declared || peer.mutual.is_some_and(|until| now < until);
+        let mutual = self.peers.get(&node).is_some_and(mutual);
+        if !mutual {
+            self.away = Some(now + AWAY);
+            self.yield_to_heir(node);
+            self.check_all(node);
+            if now > self.stable_since + ms(1000) {
+                self.say_hello(self.me);
+            }
+            self.stable_since = now;
+        }
+        let subject = if mutual { NodeId::NOBODY } else { node };
+        self.send(Kind::Noted, node, subject, frame.nonce, frame.address);
+    }
+
+    pub(super) fn introduce(&mut self) {
+        self.hellos = 0;
+        self.timers.set(Deadline::Hello, self.now);
+    }
+
+    /// To all: I am here. With no subject also: and hold nothing.
+    pub(super) fn say_hello(&mut self, subject: NodeId) {
+        let Some(address) = self.holds.keys().next().copied() else {
+            return;
+        };
+        let nonce = self.next_nonce();
+        self.hello = Some((nonce, self.now));
+        self.broadcast(Kind::Hello, subject, nonce, address);
+    }
+
+    pub(super) fn hello_due(&mut self) {
+        if !self.link || self.holds.is_empty() {
+            return;
+        }
+        let strangers: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| {
+                peer.state == Liveness::Unknown
+                    && peer.listed
+                    && !peer.legacy
+                    && peer.gossip != Some(false)
+            })
+            .map(|(node, _)| *node)
+            .collect();
+        if self.mutated(Mutation::DownFromUnknown) && self.hellos > 2 {
+            for node in &strangers {
+                if let Some(peer) = self.peers.get_mut(node) {
+                    peer.state = Liveness::Down;
+                    self.report(Report::Down {
+                        node: *node,
+                        silent: HELLO,
+                        kernel: false,
+                    });
+                    self.settle_waiting(*node);
+                }
+            }
+        }
+        // They might never: then gossip and the order decide, as with MetalLB's own speakers.
+        let blind = self
+            .peers
+            .values()
+            .filter(|peer| peer.blind(self.now))
+            .count();
+        if blind != std::mem::replace(&mut self.blind, blind) {
+            self.settle_all();
+        }
+        if self.hellos < 3 {
+            let subject = if self.held.is_empty() {
+                NodeId::NOBODY
+            } else {
+                self.me
+            };
+            self.say_hello(subject);
+            self.hellos += 1;
+            self.timers.set(Deadline::Hello, self.now + ms(200));
+        } else if !strangers.is_empty() {
+            let turn = self.chance(2, u32::try_from(strangers.len()).unwrap_or(u32::MAX));
+            let stranger = strangers.get(turn as usize).copied().unwrap_or(self.me);
+            self.say_hello(stranger);
+            self.timers.set(Deadline::Hello, self.now + HELLO);
+        } else {
+            self.timers.set(Deadline::Hello, self.now + HELLO);
+        }
+    }
+
+    /// A peer introduces itself.
+    pub(super) fn hello(&mut self, frame: Frame, mac: Mac, newer: bool) {
+        let Some(peer) = self.peers.get(&frame.sender) else {
+            return;
+        };
+        if peer.declared && !self.mutated(Mutation::SkipWasDown) {
+            self.answer(frame, mac);
+        } else if frame.subject == self.me {
+            self.send_to(Kind::Alive, mac, frame.sender, frame.nonce, frame.address);
+        }
+        if newer && frame.subject == NodeId::NOBODY {
+            let its: Vec<IpAddr> = self
+                .waiting
+                .get(&frame.sender)
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect();
+            for address in its {
+                if let Some(hold) = self.holds.get_mut(&address)
+                    && hold.holder == Some(frame.sender)
+                {
+                    hold.holder = None;
+                    hold.orphan_at = None;
+                    self.settle(address);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What Kubernetes, gossip and the kernel say: peers, views, the carrier, the end.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{Arbiter, STOP};
+use crate::event::{Candidates, Output, PeerFacts};
+use crate::frame::NodeId;
+use crate::hold::{Deadline, Hold};
+use crate::peer::{Liveness, Peer};
+
+impl Arbiter {
+    pub(super) fn set_peers(&mut self, facts: &[PeerFacts]) {
+        let now = self.now;
+        let was: BTreeMap<NodeId, (bool, bool)> = self
+            .peers
+            .iter()
+            .map(|(node, peer)| (*node, (peer.alive(), peer.alive_by_gossip())))
+            .collect();
+        for peer in self.peers.values_mut() {
+            peer.listed = false;
+            peer.gossip = None;
+            peer.legacy = false;
+        }
+        self.kernels.clear();
+        for facts in facts.iter().filter(|facts| facts.node != self.me) {
+            let peer = self
+                .peers
+                .entry(facts.node)
+                .or_insert_with(|| Peer::new(now));
+            peer.learn(facts);
+            if facts.legacy && peer.state != Liveness::Unknown {
+                // MetalLB's speaker took the place of ours: what ours showed is past.
+                peer.forget(now);
+                peer.state = Liveness::Unknown;
+            }
+            if let Some(address) = facts.address {
+                self.kernels.insert(address, facts.node);
+            }
+        }
+        self.peers.retain(|_, peer| {
+            peer.listed || matches!(peer.state, Liveness::Up | Liveness::Suspect)
+        });
+        let legacy = self.peers.values().any(|peer| peer.legacy);
+        let changed: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(node, peer)| {
+                was.get(node)
+                    .is_some_and(|was| *was != (peer.alive(), peer.alive_by_gossip()))
+            })
+            .map(|(node, _)| *node)
+            .chain(
+                was.keys()
+                    .filter(|node| !self.peers.contains_key(node))
+                    .copied(),
+            )
+            .collect();
+        let new = self.peers.keys().any(|node| !was.contains_key(node));
+        let unproven = |node: &NodeId| self.presence(*node).is_none();
+        if legacy || new || changed.iter().any(unproven) {
+            self.settle_all();
+        } else {
+            for node in changed {
+                self.settle_waiting(node);
+            }
+        }
+        self.rewatch();
+        self.timers.set_earlier(Deadline::Hello, self.now);
+    }
+
+    pub(super) fn set_view(&mut self, address: IpAddr, candidates: Option<Candidates>) {
+        let first = self.holds.is_empty();
+        let hold = self.holds.entry(address).or_insert_with(Hold::new);
+        if hold.candidates == candidates && candidates.is_some() {
+            return;
+        }
+        hold.candidates = candidates;
+        hold.challenge_at = None;
+        hold.challenges = 0;
+        hold.orphan_at = None;
+        if first && self.link {
+            self.introduce();
+        }
+        self.settle(address);
+    }
+
+    pub(super) fn set_link(&mut self, up: bool) {
+        if up == self.link {
+            return;
+        }
+        self.link = up;
+        self.stable_since = self.now;
+        self.heard = None;
+        self.heard_host = None;
+        let now = self.now;
+        for peer in self.peers.values_mut() {
+            peer.forget(now);
+        }
+        for hold in self.holds.values_mut() {
+            hold.holder = None;
+            hold.orphan_at = None;
+        }
+        if up {
+            self.introduce();
+        }
+        self.settle_all();
+    }
+
+    pub(super) fn stop(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(self.now);
+        self.timers.set(Deadline::Stop, self.now + STOP);
+        self.settle_all();
+        self.collected = true;
+        self.next_moves();
+    }
+
+    pub(super) fn end(&mut self) {
+        if !self.stopped {
+            self.stopped = true;
+            self.out.push(Output::Stopped);
+        }
+    }
+
+    pub(super) fn settle_all(&mut self) {
+        let addresses: Vec<IpAddr> = self.holds.keys().copied().collect();
+        for address in addresses {
+            self.settle(address);
+        }
+    }
+
+    pub(super) fn settle_waiting(&mut self, node: NodeId) {
+        let addresses: Vec<IpAddr> = self
+            .waiting
+            .get(&node)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        for address in addresses {
+            self.settle(address);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Ten thousand addresses on two nodes: what is sent at rest, and what a loss costs.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::{Arbiter, Candidates, Input, Kind, Mac, NodeId, Output, PeerFacts, Profile};
+
+const ADDRESSES: u32 = 10_000;
+
+fn address(index: u32) -> IpAddr {
+    Ipv4Addr::from(0x0a00_0000 + index).into()
+}
+
+fn mac(node: usize) -> Mac {
+    [2, 0, 0, 0, 0, node as u8]
+}
+
+/// Two arbiters, and a wire between them that takes no time.
+struct Pair {
+    arbiters: Vec<Arbiter>,
+    alive: [bool; 2],
+    now: Instant,
+    sent: Vec<(Instant, usize, Kind)>,
+    answers: [u32; 2],
+}
+
+impl Pair {
+    fn tell(&mut self, node: usize, input: Input) {
+        let mut queue = vec![(node, input)];
+        while let Some((node, input)) = queue.pop() {
+            if !self.alive[node] {
+                continue;
+            }
+            for output in self.arbiters[node].handle(input, self.now) {
+                match output {
+                    Output::Send(frame, _) => {
+                        self.sent.push((self.now, node, frame.kind));
+                        queue.insert(0, (1 - node, Input::Frame(frame, mac(node))));
+                    }
+                    Output::Answer(..) => self.answers[node] += 1,
+                    Output::AskAround => queue.insert(0, (node, Input::Heard)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, long: Duration) {
+        let end = self.now + long;
+        loop {
+            let due = |node: usize| {
+                self.arbiters[node]
+                    .next_deadline()
+                    .filter(|_| self.alive[node])
+            };
+            let Some((at, node)) = [0, 1]
+                .into_iter()
+                .filter_map(|node| Some((due(node)?, node)))
+                .min()
+            else {
+                break;
+            };
+            if at > end {
+                break;
+            }
+            self.now = self.now.max(at);
+            self.tell(node, Input::Tick);
+        }
+        self.now = end;
+    }
+
+    fn count(&self, since: Instant, wanted: impl Fn(usize, Kind) -> bool) -> usize {
+        let of = self
+            .sent
+            .iter()
+            .filter(|(at, node, kind)| *at >= since && wanted(*node, *kind));
+        of.count()
+    }
+}
+
+#[test]
+fn the_number_of_addresses_costs_nothing_at_rest_and_claims_keep_their_pace() {
+    let now = Instant::now();
+    let ids = [NodeId::of("node-a"), NodeId::of("node-b")];
+    let arbiters = ids
+        .map(|id| Arbiter::new(id, Profile::DEFAULT, 7, now))
+        .into();
+    let mut pair = Pair {
+        arbiters,
+        alive: [true; 2],
+        now,
+        sent: Vec::new(),
+        answers: [0; 2],
+    };
+    for node in [0, 1] {
+        let peer = PeerFacts {
+            node: ids[1 - node],
+            address: None,
+            gossip: None,
+            legacy: false,
+        };
+        pair.tell(node, Input::Peers(vec![peer]));
+        pair.tell(node, Input::Link(true));
+    }
+    let orders: [Arc<[NodeId]>; 2] = [[ids[0], ids[1]].into(), [ids[1], ids[0]].into()];
+    for index in 0..ADDRESSES {
+        let order = orders[index as usize % 2].clone();
+        for node in [0, 1] {
+            let candidates = Candidates {
+                order: order.clone(),
+                willing: 2,
+            };
+            pair.tell(node, Input::View(address(index), Some(candidates)));
+        }
+    }
+    pair.run(Duration::from_secs(30));
+    assert_eq!(pair.answers, [ADDRESSES / 2; 2]);
+
+    let rest = pair.now;
+    pair.run(Duration::from_secs(10));
+    assert!(
+        pair.count(rest, |node, _| node == 0) <= 225,
+        "more than probes and answers"
+    );
+    assert_eq!(pair.count(rest, |_, kind| kind == Kind::Claim), 0);
+
+    // All of the other's are answered for in one step; what is sent keeps the pace: two frames a claim, 5 000 a second.
+    pair.alive[1] = false;
+    let lost = pair.now;
+    pair.run(Duration::from_millis(320));
+    assert_eq!(pair.answers[0], ADDRESSES);
+    pair.run(Duration::from_secs(2));
+    let claims = pair.count(lost, |_, kind| kind == Kind::Claim);
+    assert!((4_900..=5_100).contains(&claims), "{claims}");
+    // One a second about the lost node, none about an address.
+    assert!(pair.count(lost, |_, kind| kind == Kind::Ask) <= 3);
+}
