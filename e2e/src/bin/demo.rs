@@ -102,7 +102,7 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
         "the client's kernel holds {neighbour:?}"
     );
 
-    steps.say(&format!("unplugging {owner}, while the client goes on asking (Kubernetes takes about 50 s to notice)"));
+    steps.say(&format!("unplugging {owner}, while the client goes on asking (the speakers notice by gossip, in about 6 s)"));
     let answers = arp::Watch::start(lab, CLIENT, address)?;
     let requests = http::Stream::start(lab, CLIENT, address.into(), 80)?;
     thread::sleep(Duration::from_secs(2));
