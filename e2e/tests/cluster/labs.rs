@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ferrolb_e2e::{Lab, deploy::PATIENCE};
 
-use crate::world::World;
+use crate::world::{World, lab_name};
 
 pub fn side_by_side_and_gone_without_a_trace(world: &World) -> Result<()> {
     // One is killed in the middle of coming up...
@@ -38,7 +38,7 @@ pub fn side_by_side_and_gone_without_a_trace(world: &World) -> Result<()> {
     let left = Lab::leftovers("torn");
     ensure!(left.is_empty(), "left behind: {left:#?}");
     ensure!(
-        !Lab::leftovers("e2e").is_empty(),
+        !Lab::leftovers(&lab_name()).is_empty(),
         "leftovers see nothing at all"
     );
     Ok(())

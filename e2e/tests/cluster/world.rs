@@ -43,6 +43,11 @@ impl std::ops::Deref for World {
     }
 }
 
+/// The lab's name: `LAB`, or e2e. Runs with names of their own do not meet.
+pub fn lab_name() -> String {
+    std::env::var("LAB").unwrap_or_else(|_| "e2e".to_owned())
+}
+
 impl World {
     /// Raises three nodes and a client. The releases of MetalLB that `setups` need are built meanwhile.
     pub fn raise(setups: &BTreeSet<Setup>) -> Result<Self> {
@@ -53,7 +58,7 @@ impl World {
                 let _ = release.build(&Steps::start());
             }
         });
-        let lab = Lab::builder("e2e")
+        let lab = Lab::builder(&lab_name())
             .nodes(3)
             .node_address(INSIDER, INSIDER_ADDRESS)
             .clients(1)
