@@ -10,7 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo --preserve-env=HOME,CARGO_HOME
 KEEP ?=
 
 # Debian packages: a container runtime, the pods' network plugins, and what the lab and its tests call.
-PACKAGES := build-essential containerd runc containernetworking-plugins iproute2 nftables iptables conntrack tcpdump arping ndisc6 curl procps
+PACKAGES := build-essential containerd runc containernetworking-plugins iproute2 nftables iptables conntrack tcpdump arping ndisc6 curl procps python3-pip shellcheck
 
 .PHONY: help
 help: ## This list
@@ -30,6 +30,12 @@ demo: setup ## The main job on a real cluster, shown step by step (KEEP=1 leaves
 	cargo build --locked -p ferrolb-e2e --bins
 	$(SUDO) env KEEP=$(KEEP) target/debug/demo
 
+.PHONY: demo-istio
+demo-istio: setup ## Istio's ingress gateway behind FerroLB, two walkthroughs step by step (KEEP=1 leaves the cluster up)
+	@echo "==> building the lab"
+	cargo build --locked -p ferrolb-e2e --bins
+	$(SUDO) env KEEP=$(KEEP) target/debug/demo_istio
+
 .PHONY: test
 test: setup lint unit e2e ## What CI runs: formatting, clippy, unit and property tests, end-to-end tests
 
@@ -39,6 +45,8 @@ lint: ## Formatting and clippy; warnings are errors
 	cargo fmt --all --check
 	@echo "==> clippy"
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@echo "==> scripts for people"
+	shellcheck e2e/minikube/*.sh
 	@echo "==> the pure crates know no runtime and no Kubernetes"
 	@for c in ferrolb-config ferrolb-controller-core ferrolb-speaker-arbiter ferrolb-speaker-core ferrolb-speaker-members ferrolb-speaker-wire; do \
 	  if cargo tree --locked -p $$c --edges normal --prefix none | grep -E '^(tokio|kube|k8s-openapi) '; then echo "$$c must not depend on these"; exit 1; fi; done
@@ -48,13 +56,13 @@ unit: ## Unit and property tests, those on the wire included
 	@echo "==> unit and property tests"
 	cargo test --locked --workspace --no-run
 	$(SUDO) cargo test --locked --workspace --exclude ferrolb-e2e
-	$(SUDO) cargo test --locked -p ferrolb-e2e --lib --bins --test docs
+	$(SUDO) cargo test --locked -p ferrolb-e2e --lib --bins --test docs --test monitoring --test walkthrough
 
 .PHONY: e2e
 e2e: setup ## End-to-end tests on a real cluster in network namespaces
 	@echo "==> end-to-end tests"
 	cargo build --locked -p ferrolb-e2e --bins
-	$(SUDO) cargo test --locked -p ferrolb-e2e --test cluster
+	$(SUDO) cargo test --locked -p ferrolb-e2e --test chart --test cluster
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder for a minute each (needs a nightly toolchain and cargo-fuzz)
@@ -65,6 +73,21 @@ fuzz: ## Fuzz every decoder for a minute each (needs a nightly toolchain and car
 .PHONY: soak
 soak: ## A million random steps of the controller's decisions against the model (SOAK_STEPS=, SOAK_SEED=)
 	cargo test --locked --release -p ferrolb-controller-core --test decisions -- --ignored --nocapture soak
+
+.PHONY: images images-offline
+images: ## The three container images, with docker, podman or buildah (ENGINE=, IMAGE_FLAGS=, PREFIX=, VERSION=)
+	image/build.sh
+images-offline: ## The same without a registry: buildah, a builder made of Debian packages, this machine's Rust and crates
+	@{ command -v buildah && command -v debootstrap; } >/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends buildah debootstrap
+	$(SUDO) image/build.sh --offline
+
+# What was given on the command line; the later of two settings of a variable counts.
+FAILOVER := $(if $(filter 1,$(QUICK)),NODES=3 ROUNDS=12 MOVES=7) $(foreach v,NODES ROUNDS MOVES SEED ON LAB KEEP MINUTES,$(if $($(v)),$(v)=$($(v))))
+.PHONY: bench-failover soak-failover
+bench-failover: setup ## How long clients are cut off when nodes are lost, beside MetalLB (QUICK=1, NODES=, ROUNDS=, ON=: docs/failover-bench.md)
+	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) env $(FAILOVER) target/debug/bench_failover run
+soak-failover: setup ## Changes of owner without cause under full load (MINUTES=30, ON=)
+	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) env $(FAILOVER) target/debug/bench_failover soak
 
 .PHONY: lab-up lab-down
 lab-up: setup ## Raise the lab with three nodes

@@ -1,3 +1,4 @@
 //! What `ferrolb` can do, one module for each verb.
 
+pub mod command;
 pub mod convert;

@@ -29,6 +29,8 @@ pub struct Image {
     pub name: String,
     /// What the layer holds.
     pub files: Vec<ImageFile>,
+    /// Symbolic links in the layer: absolute path, and what it points to.
+    pub links: Vec<(String, String)>,
     /// Program and fixed arguments (`ENTRYPOINT`).
     pub entrypoint: Vec<String>,
     /// Numeric user (`USER`); `None` is root.
@@ -45,9 +47,24 @@ impl Image {
                 source: source.to_owned(),
                 mode: 0o755,
             }],
+            links: Vec::new(),
             entrypoint: vec![path.to_owned()],
             user: None,
         }
+    }
+
+    /// The same image with a symbolic link, `path`, to `target`.
+    #[must_use]
+    pub fn link(mut self, path: &str, target: &str) -> Self {
+        self.links.push((path.to_owned(), target.to_owned()));
+        self
+    }
+
+    /// The same image started by this path in place of its program's own.
+    #[must_use]
+    pub fn started_as(mut self, path: &str) -> Self {
+        self.entrypoint = vec![path.to_owned()];
+        self
     }
 
     /// The same image run as this user.
@@ -118,29 +135,49 @@ impl Image {
     fn layer(&self) -> Result<Vec<u8>> {
         let mut layer = tar::Builder::new(Vec::new());
         for file in &self.files {
-            let inside = file.path.strip_prefix('/').unwrap_or_default();
-            ensure!(
-                !inside.is_empty(),
-                "path {:?} in image {} is not absolute",
-                file.path,
-                self.name
-            );
+            let inside = self.inside(&file.path)?;
             let bytes = fs::read(&file.source)
                 .with_context(|| format!("cannot read {}", file.source.display()))?;
             add(&mut layer, inside, &bytes, file.mode)?;
         }
+        for (path, target) in &self.links {
+            let mut header = owned_by_root();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_mode(0o777);
+            layer
+                .append_link(&mut header, self.inside(path)?, target)
+                .with_context(|| format!("cannot pack {path}"))?;
+        }
         Ok(layer.into_inner()?)
+    }
+
+    /// A path of the image as a layer writes it.
+    fn inside<'a>(&self, path: &'a str) -> Result<&'a str> {
+        let inside = path.strip_prefix('/').unwrap_or_default();
+        ensure!(
+            !inside.is_empty(),
+            "path {path:?} in image {} is not absolute",
+            self.name
+        );
+        Ok(inside)
     }
 }
 
-/// Adds one file owned by root with modification time 0.
-fn add(tar: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+/// The header of an entry owned by root with modification time 0.
+fn owned_by_root() -> tar::Header {
     let mut header = tar::Header::new_ustar();
-    header.set_size(u64::try_from(bytes.len())?);
-    header.set_mode(mode);
+    header.set_size(0);
     header.set_mtime(0);
     header.set_uid(0);
     header.set_gid(0);
+    header
+}
+
+/// Adds one file.
+fn add(tar: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut header = owned_by_root();
+    header.set_size(u64::try_from(bytes.len())?);
+    header.set_mode(mode);
     tar.append_data(&mut header, path, bytes)
         .with_context(|| format!("cannot pack {path}"))
 }
@@ -226,6 +263,28 @@ mod tests {
             [("controller".to_owned(), b"bytes of a program".to_vec())]
         );
         fs::remove_dir_all(&room).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_in_the_layer_and_may_be_what_is_started() {
+        let image = Image::of_program("a:1", "/ferrolb", Path::new("/dev/null"))
+            .link("/speaker", "ferrolb")
+            .started_as("/speaker");
+        assert_eq!(image.entrypoint, ["/speaker"]);
+        let layer = image.layer().unwrap();
+        let mut archive = tar::Archive::new(&layer[..]);
+        let links: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .filter_map(|entry| {
+                let entry = entry.unwrap();
+                let target = entry.link_name().unwrap()?.display().to_string();
+                Some((entry.path().unwrap().display().to_string(), target))
+            })
+            .collect();
+        assert_eq!(links, [("speaker".to_owned(), "ferrolb".to_owned())]);
+        let image = image.link("speaker", "ferrolb");
+        assert!(image.layer().is_err(), "a relative path");
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! [`image`] packs static binaries into container images without a container engine.
 
 pub mod artifact;
+pub mod bench;
 pub mod deploy;
 pub mod image;
+pub mod istio;
 pub mod lab;
 pub mod observe;
 pub mod steps;

@@ -1,16 +1,20 @@
-//! What a verdict does: the table, metrics, log lines, events and status objects.
+//! What a verdict does, and what an arbiter tells: metrics, log lines, events and status objects.
+
+mod owners;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ferrolb_config::{ObjectName, Origin};
 use ferrolb_runtime::events::{About, EventType, Events};
-use ferrolb_speaker_core::{Announced, Announcement, Event, Reason, Verdict};
+use ferrolb_speaker_core::{Announced, Announcement, Event, Reach, Reason, Verdict};
 
+pub use owners::Names;
+
+use self::owners::Owners;
+use crate::decider::Uids;
 use crate::metrics::Metrics;
 use crate::statuses::Statuses;
-use crate::table::{Announcements, Change, Table};
 
 /// The value of `protocol` in logs, events and metrics.
 const PROTOCOL: &str = "layer2";
@@ -28,21 +32,17 @@ struct Silence {
     posted: bool,
 }
 
-/// Carries out verdicts. Owns what this node announces.
+/// Carries out verdicts, and what arbiters tell. Owns what this node announces.
 pub struct Actor {
     node: String,
     announced: Announced,
     /// Every silent LoadBalancer Service.
     silent: HashMap<ObjectName, Silence>,
-    /// The table as it is to be published next.
-    next: Announcements,
-    /// How it differs from the published one.
-    changes: Vec<Change>,
+    owners: Owners,
     /// Released addresses whose counters are still served, the longest released first.
     retired: VecDeque<IpAddr>,
     /// It was told that the exclude label is not heeded.
     exclusion_told: bool,
-    table: Table,
     metrics: Metrics,
     events: Events,
     statuses: Statuses,
@@ -50,67 +50,89 @@ pub struct Actor {
 
 impl Actor {
     /// Announces nothing yet.
-    pub fn new(
-        node: String,
-        table: Table,
-        metrics: Metrics,
-        events: Events,
-        statuses: Statuses,
-    ) -> Self {
+    pub fn new(node: String, metrics: Metrics, events: Events, statuses: Statuses) -> Self {
         Self {
             node,
             announced: Announced::new(),
             silent: HashMap::new(),
-            next: Announcements::new(),
-            changes: Vec::new(),
+            owners: Owners::default(),
             retired: VecDeque::new(),
             exclusion_told: false,
-            table,
             metrics,
             events,
             statuses,
         }
     }
 
-    /// Takes over the verdict on one Service, with the uid its events carry. The wire follows with
-    /// [`publish`](Self::publish).
-    pub fn apply(&mut self, name: &ObjectName, uid: Option<&String>, verdict: Verdict) {
-        let silence = match &verdict {
-            Verdict::Announce(_) => None,
-            Verdict::Silent(reason) => Some(reason),
+    /// Takes over the verdict on one Service, with the uid its events carry. `speaks`: if it is silent, its users are told why
+    /// from here, where they should act.
+    pub fn apply(
+        &mut self,
+        name: &ObjectName,
+        uid: Option<&String>,
+        verdict: Verdict,
+        speaks: bool,
+    ) {
+        let why = match &verdict {
+            Verdict::May(_) => None,
+            Verdict::Silent(reason) => Some(reason.clone()),
         };
-        self.count_silence(name, uid, silence);
         let shown = self.shown(name);
-        let step = self.announced.apply(name, verdict);
-        for (address, reach) in step.taken {
-            self.retired.retain(|retired| *retired != address);
-            let held = self.metrics.held(&address.to_string());
-            let held = Arc::new(held.on(reach));
-            self.next.insert(address, held.clone());
-            self.changes.push(Change::Taken(address, held));
+        let events = self.announced.apply(name, verdict);
+        let why = why.or_else(|| self.waits(name));
+        self.count_silence(name, uid, why.as_ref(), speaks);
+        self.follow(name, uid, shown, events);
+    }
+
+    /// An address is held on an interface from now on, or no longer (`gone`).
+    fn hold(&mut self, address: IpAddr, interface: &str, gone: Option<Reason>, uids: &Uids) {
+        let names: Vec<ObjectName> = self.announced.with(address).cloned().collect();
+        let shown: Vec<_> = names.iter().map(|name| self.shown(name)).collect();
+        let mut events = self.announced.hold(address, interface, gone);
+        for (name, shown) in names.iter().zip(shown) {
+            let uid = uids.get(name);
+            let why = self.waits(name);
+            self.count_silence(name, uid, why.as_ref(), false);
+            let (mine, others) = events.into_iter().partition(|(of, _)| of == name);
+            events = others;
+            let mine: Vec<(ObjectName, Event)> = mine;
+            let mine = mine.into_iter().map(|(_, event)| event).collect();
+            self.follow(name, uid, shown, mine);
         }
-        for (address, reach) in step.moved {
-            if let Some(held) = self.next.get_mut(&address) {
-                *held = Arc::new(held.on(reach));
-                self.changes.push(Change::Moved(address, held.clone()));
-            }
-        }
-        for address in step.released {
-            self.next.remove(&address);
-            self.changes.push(Change::Released(address));
-            self.retired.push_back(address);
-        }
-        while self.retired.len() > RETIRED {
-            if let Some(longest) = self.retired.pop_front() {
-                self.metrics.forget(&longest.to_string());
-            }
-        }
-        for event in step.events {
+    }
+
+    /// Why a Service that may be announced is not.
+    pub fn waits(&self, name: &ObjectName) -> Option<Reason> {
+        let may = self.announced.may(name)?;
+        let address = *may.addresses.first()?;
+        self.announced.get(name).is_none().then(|| {
+            let holder = self.owners.elsewhere.get(&address).cloned();
+            Reason::HeldElsewhere { address, holder }
+        })
+    }
+
+    fn follow(
+        &mut self,
+        name: &ObjectName,
+        uid: Option<&String>,
+        shown: Option<Vec<String>>,
+        events: Vec<Event>,
+    ) {
+        for event in events {
             self.tell(name, uid, event);
         }
         let now = self.shown(name);
         if now != shown {
             self.statuses.tell(name, now);
+        }
+    }
+
+    fn retire(&mut self, address: IpAddr) {
+        self.retired.push_back(address);
+        while self.retired.len() > RETIRED {
+            if let Some(longest) = self.retired.pop_front() {
+                self.metrics.forget(&longest.to_string());
+            }
         }
     }
 
@@ -148,22 +170,28 @@ impl Actor {
     }
 
     /// What the status object of a Service should show: its interfaces, none for all; nothing if it is not announced, or
-    /// if another node that announces it too leads: there is one object, and two writers would undo each other's for ever.
+    /// if another node that announces it too leads: there is one object, and two writers would undo each other's. Two that
+    /// lead on segments of their own do so ever more rarely ([`crate::statuses`]).
     fn shown(&self, name: &ObjectName) -> Option<Vec<String>> {
-        let announcement = self.announced.get(name).filter(|one| one.leads)?;
-        let names = announcement.reach.names();
-        Some(names.into_iter().flatten().cloned().collect())
+        let announcement = self.announced.get(name)?;
+        self.announced
+            .leads(name)
+            .then(|| match announcement.reach {
+                Reach::Everywhere => Vec::new(),
+                Reach::Only(_) => {
+                    let held = self.announced.interfaces(name).into_iter();
+                    held.map(str::to_owned).collect()
+                }
+            })
     }
 
-    /// Makes all changes since the last call visible to the responder, in one step.
-    pub fn publish(&mut self) {
-        if !self.changes.is_empty() {
-            let changes = std::mem::take(&mut self.changes);
-            self.table.publish(self.next.clone(), changes);
-        }
-    }
-
-    fn count_silence(&mut self, name: &ObjectName, uid: Option<&String>, reason: Option<&Reason>) {
+    fn count_silence(
+        &mut self,
+        name: &ObjectName,
+        uid: Option<&String>,
+        reason: Option<&Reason>,
+        speaks: bool,
+    ) {
         // What is no LoadBalancer Service is not silent: nobody expects it to speak.
         let reason = reason
             .filter(|reason| !matches!(reason, Reason::ServiceDeleted | Reason::NotLoadBalancer));
@@ -185,7 +213,7 @@ impl Actor {
         }
         // Once, however often the part of the spokesman comes back to this node.
         let mut posted = same.is_some_and(|same| same.posted);
-        if !posted {
+        if !posted && speaks {
             for message in self.failures(reason) {
                 self.post(name, uid, EventType::Warning, "announceFailed", message);
                 posted = true;
@@ -194,7 +222,7 @@ impl Actor {
         self.silent.insert(name.clone(), Silence { word, posted });
     }
 
-    /// What this node has to say aloud about a Service that nobody announces.
+    /// What the users of a silent Service are told.
     fn failures(&self, reason: &Reason) -> Vec<String> {
         match reason {
             Reason::NoInterface { addresses, .. } => {
@@ -208,8 +236,7 @@ impl Actor {
                 })
                 .collect()
             }
-            _ if reason.spokesman() == Some(self.node.as_str()) => vec![reason.to_string()],
-            _ => Vec::new(),
+            _ => vec![reason.to_string()],
         }
     }
 

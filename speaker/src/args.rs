@@ -1,5 +1,7 @@
 //! The speaker's flags and environment: MetalLB's of every release from 0.7 to 0.16.
 
+mod failover;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -9,6 +11,8 @@ use ferrolb_runtime::endpoints::Daemon;
 use ferrolb_runtime::flags::Shared;
 use ferrolb_speaker_members::{Key, KeyLength, Profile};
 use ferrolb_speaker_members_driver::Settings;
+
+pub use failover::{Cordoned, Failover};
 
 use crate::gossip::MARK;
 
@@ -28,6 +32,10 @@ pub struct Args {
     /// What the controller has, too.
     #[command(flatten)]
     pub shared: Shared,
+
+    /// How addresses change hands.
+    #[command(flatten)]
+    pub failover: Failover,
 
     /// Name of the Node this speaker runs on; required.
     #[arg(
@@ -203,19 +211,29 @@ impl Args {
         }))
     }
 
+    /// The secret the speakers share, of any length; empty where there is none.
+    pub fn secret(&self) -> Result<Vec<u8>, ArgsError> {
+        match self.secret_file() {
+            Some(path) => fs::read(&path).map_err(|error| unreadable(&path, &error)),
+            None => Ok(self.ml_secret_key.as_bytes().to_vec()),
+        }
+    }
+
+    /// The file of the secret: MetalLB 0.13.9 to 0.13.12 read it, too, and cut 16 bytes out of it; 0.14.2 and newer 32.
+    fn secret_file(&self) -> Option<PathBuf> {
+        let directory = self.ml_secret_key_path.as_ref();
+        let directory = directory.filter(|path| !path.as_os_str().is_empty())?;
+        Some(directory.join("secretkey"))
+    }
+
     /// The key of the gossip; none where there is no secret.
     fn key(&self) -> Result<Option<Key>, ArgsError> {
-        let directory = self.ml_secret_key_path.as_ref();
-        let Some(directory) = directory.filter(|path| !path.as_os_str().is_empty()) else {
-            let secret = self.ml_secret_key.as_bytes();
-            return Ok(Key::from_secret(secret, KeyLength::Old));
+        let length = if self.secret_file().is_some() {
+            KeyLength::New
+        } else {
+            KeyLength::Old
         };
-        // MetalLB 0.13.9 to 0.13.12 read the file, too, and cut 16 bytes out of it; 0.14.2 and newer 32.
-        let path = directory.join("secretkey");
-        match fs::read(&path) {
-            Ok(secret) => Ok(Key::from_secret(&secret, KeyLength::New)),
-            Err(error) => Err(unreadable(&path, &error)),
-        }
+        Ok(Key::from_secret(&self.secret()?, length))
     }
 
     /// The pace of the gossip: the file of MetalLB 0.16 if there is one, else that of the network.
@@ -377,6 +395,13 @@ mod tests {
                  --tls-curve-preferences=29,23 --metrics-cert-dir=/etc/metrics --frrk8s-namespace=f \
                  --bgp-debounce-timeout=1 --frrk8s-secret-passthrough --ignore-exclude-lb=false",
                 &frr,
+            ),
+            (
+                "ours",
+                "--failover-profile=fast --failover-interval=100ms --failover-timeout=50ms --failover-retries=3 \
+                 --failover-retry=40ms --failover-patience=250ms --failover-starved=300ms --failover-watchers=3 \
+                 --failback=never --cordoned-nodes=stay",
+                &members,
             ),
         ] {
             let (args, unknown) = read(line, environment);

@@ -1,4 +1,7 @@
-//! The one task that owns the view: takes changes in, decides what they touch, carries the verdicts out.
+//! The one task that owns the view: takes changes in, decides what they touch, tells the arbiters and carries the verdicts
+//! out.
+
+mod standings;
 
 use std::collections::HashMap;
 
@@ -7,11 +10,16 @@ use ferrolb_runtime::configuration::{Outcome, Reporter, Source};
 use ferrolb_runtime::metrics::ClientMetrics;
 use ferrolb_runtime::ready::Blocker;
 use ferrolb_runtime::watch::Change;
-use ferrolb_speaker_core::{Kind, Touched, View, decide};
+use ferrolb_speaker_core::{Kind, Reason, Touched, Verdict, View, decide, standing};
 use tokio::sync::mpsc;
 
+use self::standings::Standings;
 use crate::act::Actor;
+use crate::arbitration::Words;
 use crate::sources::Input;
+
+/// Each Service's uid, for its events.
+pub type Uids = HashMap<ObjectName, String>;
 
 /// Changes taken in before deciding: during a list thousands wait, and deciding after each would be wasted.
 const BATCH: usize = 1024;
@@ -21,10 +29,10 @@ pub struct Decider {
     node: String,
     reporter: Reporter,
     view: View,
-    /// Each Service's uid, for its events.
-    uids: HashMap<ObjectName, String>,
+    uids: Uids,
     /// A sound configuration that takes the pool from a Service, taken up once it no longer does.
     waiting: Option<Config>,
+    standings: Standings,
     actor: Actor,
     metrics: ClientMetrics,
     /// Held until everything has been listed.
@@ -37,15 +45,17 @@ impl Decider {
         node: String,
         reporter: impl Into<Reporter>,
         view: View,
+        words: Words,
         actor: Actor,
         metrics: ClientMetrics,
         listing: Blocker,
     ) -> Self {
         Self {
+            standings: Standings::new(node.clone(), words),
             node,
             reporter: reporter.into(),
             view,
-            uids: HashMap::new(),
+            uids: Uids::new(),
             waiting: None,
             actor,
             metrics,
@@ -70,12 +80,12 @@ impl Decider {
         }
         if self.view.complete() {
             self.listing = None;
+            self.standings.tell_peers(&self.view);
         }
         self.settle(touched);
         // A configuration that waited for an address to go may be due now, which touches everything.
         let due = self.take_up_waiting();
         self.settle(due);
-        self.actor.publish();
         self.look_around();
     }
 
@@ -93,15 +103,18 @@ impl Decider {
 
     fn take_in(&mut self, input: Input) -> Touched {
         match input {
-            Input::Service(Change::Applied(name, (service, uid))) => {
-                match uid {
+            Input::Service(Change::Applied(name, facts)) => {
+                match facts.uid {
                     Some(uid) => self.uids.insert(name.clone(), uid),
                     None => self.uids.remove(&name),
                 };
-                self.view.apply_service(name, service)
+                let past = !self.view.complete();
+                self.standings.wish(&name, &facts.service, facts.wish, past);
+                self.view.apply_service(name, facts.service)
             }
             Input::Service(Change::Deleted(name)) => {
                 self.uids.remove(&name);
+                self.standings.forget(&name);
                 self.view.delete_service(&name)
             }
             Input::Service(change) => self.listed(Kind::Services, "services", &change),
@@ -112,7 +125,11 @@ impl Decider {
                 self.view.delete_endpoints(&slice)
             }
             Input::Endpoints(change) => self.listed(Kind::Endpoints, "endpoints", &change),
-            Input::Node(Change::Applied(name, node)) => self.view.apply_node(name.name, node),
+            Input::Node(Change::Applied(name, facts)) => {
+                let past = !self.view.complete();
+                self.standings.node_wish(&name.name, facts.wish, past);
+                self.view.apply_node(name.name, facts.node)
+            }
             Input::Node(Change::Deleted(name)) => self.view.delete_node(&name.name),
             Input::Node(change) => self.listed(Kind::Nodes, "nodes", &change),
             Input::Speakers(pods) => {
@@ -130,6 +147,12 @@ impl Decider {
                 let mut touched = self.view.set_interfaces(names);
                 touched.merge(self.view.set_listed(Kind::Interfaces));
                 touched
+            }
+            Input::Told(told) => {
+                for told in &told {
+                    self.actor.heed(told, self.standings.names(), &self.uids);
+                }
+                Touched::default()
             }
         }
     }
@@ -215,10 +238,29 @@ impl Decider {
             Touched::Some(names) => names.into_iter().collect(),
             Touched::All => self.view.services().cloned().collect(),
         };
-        for name in names {
-            let verdict = decide(&self.view, &self.node, &name);
-            self.actor.apply(&name, self.uids.get(&name), verdict);
+        for name in &names {
+            let verdict = decide(&self.view, &self.node, name);
+            let speaks = self.speaks(&verdict);
+            self.actor.apply(name, self.uids.get(name), verdict, speaks);
         }
+        self.standings.tell_standings(&self.view, &names);
+    }
+
+    /// Whether this node's speaker is the one to tell a Service's users why it is silent. Which interfaces a node has only
+    /// its own speaker knows, so that is told, as MetalLB tells it, by the one that would come first.
+    fn speaks(&self, verdict: &Verdict) -> bool {
+        let Verdict::Silent(reason) = verdict else {
+            return false;
+        };
+        let Reason::NoInterface { addresses, .. } = reason else {
+            return reason.spokesman() == Some(self.node.as_str());
+        };
+        // With the eyes of nobody: each node leaves itself out of its own order where it has no interface.
+        let order = addresses
+            .first()
+            .and_then(|address| standing(&self.view, "", *address))
+            .map(|standing| standing.order);
+        order.is_some_and(|order| order.first() == Some(&self.node))
     }
 }
 

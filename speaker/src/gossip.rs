@@ -219,7 +219,7 @@ fn log(before: &Members, now: &Members) {
     if now.metallb != before.metallb {
         tracing::info!(
             event = "metallbMembers",
-            present = now.metallb,
+            nodes = ?now.metallb,
             "while speakers of MetalLB are members, gossip alone says who lives, as for them"
         );
     }
@@ -252,7 +252,9 @@ impl Believed {
         let others = snapshot.members.values();
         let metallb = others
             .filter(|member| member.status.is_live() && member.name != me)
-            .any(|member| !member.meta.starts_with(b"ferrolb/"));
+            .filter(|member| !member.meta.starts_with(b"ferrolb/"))
+            .map(|member| member.name.clone())
+            .collect();
         self.live.clone_from(&live);
         Members {
             live,
@@ -339,11 +341,19 @@ mod tests {
     fn metallb_is_known_by_saying_nothing_of_itself() {
         let mut believed = Believed::default();
         let mixed = snapshot(&[("a", Status::Alive, MARK), ("b", Status::Alive, b"")]);
-        assert!(believed.update(&mixed, "a", Instant::now()).metallb);
+        assert_eq!(
+            names(&believed.update(&mixed, "a", Instant::now()).metallb),
+            ["b"]
+        );
         let gone = snapshot(&[("a", Status::Alive, MARK), ("b", Status::Left, b"")]);
-        assert!(!believed.update(&gone, "a", Instant::now()).metallb);
+        assert!(
+            believed
+                .update(&gone, "a", Instant::now())
+                .metallb
+                .is_empty()
+        );
         // Whatever is known of ourselves.
         let me = snapshot(&[("a", Status::Alive, b"")]);
-        assert!(!believed.update(&me, "a", Instant::now()).metallb);
+        assert!(believed.update(&me, "a", Instant::now()).metallb.is_empty());
     }
 }

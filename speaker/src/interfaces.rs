@@ -38,8 +38,8 @@ pub struct Interface {
     pub running: bool,
     /// ARP is spoken on it: it has broadcast.
     pub arp: bool,
-    /// NDP is spoken on it: it has a link-local IPv6 address.
-    pub ndp: bool,
+    /// NDP is spoken on it: it has this link-local IPv6 address.
+    pub ndp: Option<Ipv6Addr>,
 }
 
 /// All of them, by index.
@@ -201,10 +201,13 @@ impl Links {
     /// Those on which either protocol is spoken.
     fn interfaces(&self) -> Interfaces {
         let told = self.fit.values().map(|interface| Interface {
-            ndp: self.link_local.contains_key(&interface.index),
+            ndp: self
+                .link_local
+                .get(&interface.index)
+                .and_then(|addresses| addresses.first().copied()),
             ..interface.clone()
         });
-        told.filter(|interface| interface.arp || interface.ndp)
+        told.filter(|interface| interface.arp || interface.ndp.is_some())
             .map(|interface| (interface.index, interface))
             .collect()
     }
@@ -284,7 +287,7 @@ impl Links {
                         mac,
                         running,
                         arp,
-                        ndp: false,
+                        ndp: None,
                     },
                 );
             }
@@ -330,7 +333,12 @@ mod tests {
         );
         let none = Exclusions::parse("").unwrap();
         let mut links = Links::default();
-        let spoken = |links: &Links| links.interfaces().values().any(|interface| interface.ndp);
+        let spoken = |links: &Links| {
+            links
+                .interfaces()
+                .values()
+                .any(|interface| interface.ndp.is_some())
+        };
         // In whatever order the kernel tells.
         links.apply_address(&address("fe80::1"));
         assert!(links.interfaces().is_empty());
@@ -409,7 +417,10 @@ mod tests {
             assert_eq!(links.names.is_empty(), what == "excluded", "{what}");
             // A link-local address makes up for broadcast, and for nothing else.
             links.apply_address(&address("fe80::1"));
-            let ndp = links.interfaces().values().any(|interface| interface.ndp);
+            let ndp = links
+                .interfaces()
+                .values()
+                .any(|interface| interface.ndp.is_some());
             assert_eq!(ndp, expected || what == "point to point", "{what}");
         }
     }
@@ -434,5 +445,34 @@ mod tests {
         assert_eq!(links.interfaces().len(), 1);
         links.remove(&link(good, LinkLayerType::Ether, whole));
         assert!(links.interfaces().is_empty() && links.names.is_empty());
+    }
+
+    /// Input: an interface that the list of excluded ones comes to name while it is announced on, and then no longer.
+    /// Output: it is no longer among the interfaces, nor among the names that may be announced on; then it is again.
+    #[test]
+    fn an_interface_excluded_while_it_is_used_is_let_go() {
+        crate::lab::in_lab(|_lab| async move {
+            let list = |text: &str| Exclusions::parse(text).unwrap();
+            let (excluding, excluded) = watch::channel(list(""));
+            let (found, mut interfaces) = watch::channel(Interfaces::new());
+            let (tell_names, mut names) = watch::channel(None::<Names>);
+            tokio::spawn(follow(excluded, found, tell_names));
+            for (text, there) in [
+                ("", true),
+                ("announcedInterfacesToExclude: [^ne.r$]", false),
+                ("announcedInterfacesToExclude: [^far$]", true),
+            ] {
+                excluding.send_replace(list(text));
+                let answered =
+                    |all: &Interfaces| all.values().any(|one| one.name == "near") == there;
+                let found = interfaces.wait_for(answered).await;
+                drop(found.unwrap());
+                let known = |names: &Option<Names>| {
+                    let names = names.as_ref();
+                    names.is_some_and(|names| names.contains("near") == there)
+                };
+                drop(names.wait_for(known).await.unwrap());
+            }
+        });
     }
 }

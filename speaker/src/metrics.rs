@@ -1,11 +1,14 @@
 //! This daemon's series: MetalLB's under MetalLB's names, ours under `ferrolb_`.
 
+mod failover;
+
 use std::sync::Arc;
 
-use ferrolb_speaker_core::Reach;
 use ferrolb_speaker_wire::DropReason;
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+pub use failover::FailoverMetrics;
 
 use crate::table::Held;
 
@@ -20,6 +23,8 @@ pub struct Metrics {
     pub status_errors: IntCounter,
     /// What happens on the wire.
     pub wire: WireMetrics,
+    /// Who answers for what.
+    pub failover: FailoverMetrics,
     requests: IntCounterVec,
     responses: IntCounterVec,
     gratuitous: IntCounterVec,
@@ -40,6 +45,8 @@ pub struct WireMetrics {
     pub restarts: IntCounter,
     /// Frames the kernel dropped because they were not fetched in time.
     pub kernel_drops: IntCounter,
+    /// Questions that had waited too long to be answered.
+    pub stale: IntCounter,
     /// Interfaces answered on.
     pub interfaces: IntGauge,
 }
@@ -82,6 +89,7 @@ impl Metrics {
                 )?,
             )?,
             wire: WireMetrics::new(registry)?,
+            failover: FailoverMetrics::new(registry)?,
             requests: by_ip(
                 "metallb_layer2_requests_received",
                 "Number of layer2 requests received for owned IPs.",
@@ -97,11 +105,10 @@ impl Metrics {
         })
     }
 
-    /// The counters of one address, which is answered for everywhere. They keep counting where they were if it is taken
-    /// again.
+    /// The counters of one address. They keep counting where they were if it is taken again.
     pub fn held(&self, ip: &str) -> Held {
         Held {
-            reach: Reach::Everywhere,
+            at: None,
             requests: self.requests.with_label_values(&[ip]),
             responses: self.responses.with_label_values(&[ip]),
             gratuitous: self.gratuitous.with_label_values(&[ip]),
@@ -157,6 +164,10 @@ impl WireMetrics {
             kernel_drops: counter(
                 "ferrolb_layer2_kernel_drops_total",
                 "Number of frames the kernel dropped because they were not fetched in time.",
+            )?,
+            stale: counter(
+                "ferrolb_layer2_stale_questions_total",
+                "Number of questions left unanswered because they were asked while this node stood still.",
             )?,
             interfaces: register(
                 registry,

@@ -1,26 +1,22 @@
 //! The wire half of the speaker, on a thread of its own: however busy the Kubernetes half is, an answer does not wait.
 //!
 //! ```text
-//!                interfaces (watch)      table (snapshot, changed)
-//!                        │                   │            │
-//!   responder thread     ▼                   ▼            │ read for every frame
+//!                interfaces (watch)           table of each interface
+//!                        │                                │
+//!   responder thread     ▼                                │ read for every frame
 //!   ┌─────────────── supervisor ──────────────────┐       │
 //!   │ opens and closes one socket per interface   │       │
-//!   │ and protocol, joins and leaves groups       │       │
-//!   │ starts the gratuitous rounds that are due   │       │
-//!   │ opens anew what fell or failed              │       │
+//!   │ and protocol, opens anew what fell or failed│       │
 //!   └──────┬──────────────┬───────────────────────┘       │
 //!          ▼              ▼                               │
 //!     answer eth0    answer eth1   receive ─ decode ─ look up ─ reply   ◀┘
 //! ```
 //!
-//! ARP and NDP (`protocol`) are answered alike, by a task for each interface and protocol, which also has a pace of its own
-//! for gratuitous frames. The rounds are a task of their own (`announce`), so that an interface whose queue is full keeps
-//! neither the others nor the answering tasks waiting.
+//! ARP and NDP (`protocol`) are answered alike, by a task for each interface and protocol. What is said unasked, and to
+//! other speakers, is the arbiter's ([`crate::arbitration`]), which has a thread and sockets of its own.
 
-mod announce;
 mod answer;
-mod protocol;
+pub mod protocol;
 mod supervisor;
 
 use std::io;
@@ -28,13 +24,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ferrolb_runtime::ready::Pulse;
+use ferrolb_speaker_arbiter::Key;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::protocol::Protocol;
 use crate::interfaces::Interfaces;
 use crate::metrics::WireMetrics;
-use crate::table::Table;
+use crate::table::Tables;
 
 /// How long the thread may show no sign of life before the speaker is taken for dead (`/healthz`).
 pub const PULSE: Duration = Duration::from_secs(30);
@@ -46,11 +43,12 @@ pub struct Responder {
     ended: oneshot::Receiver<()>,
 }
 
-/// Starts the thread. Frames are answered from the moment `table` holds their address until `stop` is cancelled. It keeps
+/// Starts the thread. Frames are answered from the moment `tables` hold their address until `stop` is cancelled. It keeps
 /// `pulse` while it runs.
 pub fn start(
     interfaces: watch::Receiver<Interfaces>,
-    table: Table,
+    tables: Tables,
+    key: Key,
     metrics: WireMetrics,
     stop: CancellationToken,
     pulse: Pulse,
@@ -65,7 +63,8 @@ pub fn start(
         .spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
             runtime.spawn(pulse.keep());
-            runtime.block_on(supervisor::Supervisor::new(table, metrics, stop).run(interfaces));
+            runtime
+                .block_on(supervisor::Supervisor::new(tables, key, metrics, stop).run(interfaces));
         })?;
     Ok(Responder { thread, ended })
 }
@@ -101,7 +100,5 @@ impl Responder {
 
 #[cfg(test)]
 mod ndp_tests;
-#[cfg(test)]
-mod reach_tests;
 #[cfg(test)]
 mod tests;

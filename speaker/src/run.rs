@@ -3,13 +3,17 @@
 //! ```text
 //!  Services ────────┐                                  ┌──▶ events ──▶ core/v1 Events
 //!  EndpointSlices ──┤            decider               ├──▶ statuses ──▶ ServiceL2Status
-//!  Nodes ───────────┼─▶ inputs ─▶ (owns the View, ─────┤
-//!  speakers' pods ──┤             decides, acts)       ├──▶ metrics, log
-//!  configuration ───┤                                  └──▶ table ───────┐ snapshot per frame
-//!  interfaces ──────┘                                                    ▼
-//!     ▲ names                                  netlink ──▶ interfaces ──▶ responder (a thread of its own)
-//!                                                                            ▲▼ ARP, NDP
+//!  Nodes ───────────┼─▶ inputs ─▶ (owns the View, ─────┼──▶ metrics, log
+//!  speakers' pods ──┤             decides, acts)       │
+//!  gossip ──────────┤                 ▲                └──▶ who may answer ─┐
+//!  configuration ───┤                 │ what was taken, let go              ▼
+//!  interfaces ──────┘                 └────────────────────────────── arbiters (a thread of their own)
+//!     ▲ names                                                              │ tables        ▲▼ probes, claims
+//!     netlink ──▶ interfaces ───────────────────────────────────────▶ responder (a thread of its own)
+//!                                                                                          ▲▼ ARP, NDP
 //! ```
+
+mod threads;
 
 use std::path::Path;
 
@@ -22,23 +26,23 @@ use ferrolb_runtime::metrics::{self, ClientMetrics};
 use ferrolb_runtime::ready::Ready;
 use ferrolb_runtime::state::{Component, State};
 use ferrolb_runtime::{client, process, shutdown, watch};
-use ferrolb_speaker_core::{SpeakerPod, View};
+use ferrolb_speaker_core::{Settings, SpeakerPod, View};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch as latest};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::threads::Threads;
 use crate::act::Actor;
-use crate::args::Args;
+use crate::args::{Args, Cordoned};
 use crate::decider::Decider;
 use crate::exclusions::{self, Exclusions};
 use crate::interfaces::{self, Interfaces};
 use crate::metrics::Metrics;
 use crate::sources::{self, Input};
 use crate::statuses::{self, Identity, Statuses};
-use crate::table::Table;
-use crate::{gossip, responder, translate};
+use crate::{gossip, translate};
 
 /// Changes waiting for the decider; the watches pause while it is full.
 const INPUTS: usize = 1024;
@@ -67,18 +71,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         &registry,
     )?;
 
-    let table = Table::default();
     let (found, interfaces) = latest::channel(Interfaces::new());
-    ready.check(responder::deaf(interfaces.clone(), &metrics.wire));
-    let silence = CancellationToken::new();
-    let mut responder = responder::start(
-        interfaces,
-        table.clone(),
-        metrics.wire.clone(),
-        silence.clone(),
-        ready.pulse("responder", responder::PULSE),
-    )
-    .context("cannot start the responder")?;
+    let (tell, told) = mpsc::unbounded_channel();
+    let mut threads = Threads::start(&args, interfaces, &metrics, &ready, tell)?;
 
     let configmap = ObjectName::new(namespace, args.shared.config_name());
     let statuses = Statuses::default();
@@ -88,8 +83,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         pod: args.shared.pod().map(str::to_owned),
     };
     let status_errors = metrics.status_errors.clone();
-    let actor = Actor::new(node.clone(), table, metrics, events, statuses.clone());
-    let view = View::ignoring_exclusion(args.ignore_exclude_lb);
+    let actor = Actor::new(node.clone(), metrics, events, statuses.clone());
+    let view = View::new(Settings {
+        ignore_exclusion: args.ignore_exclude_lb,
+        leave_cordoned: args.failover.cordoned_nodes == Cordoned::Leave,
+    });
     let (state, report_state) = State::new(
         client.clone(),
         configmap.namespace.clone(),
@@ -100,6 +98,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         node,
         Reporter::from(configmap.clone()).with_state(state),
         view,
+        threads.words(),
         actor,
         client_metrics,
         listing,
@@ -119,6 +118,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     ));
     let (list, excluded) = latest::channel(excluded);
     let (tell_names, names) = latest::channel(None);
+    vital.spawn(sources::arbiters(told, inputs.clone()));
     vital.spawn(sources::interfaces(names, inputs));
     vital.spawn(interfaces::follow(excluded, found, tell_names));
     vital.spawn(exclusions::follow(Path::new(exclusions::PATH), list));
@@ -135,15 +135,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        () = responder.ended() => Err(anyhow::anyhow!("the responder ended, which it may not")),
+        error = threads.ended() => Err(error),
         ended = vital.join_next() => match ended {
             Some(Err(error)) => Err(error).context("a vital task failed"),
             _ => Err(anyhow::anyhow!("a vital task ended, which none may")),
         },
     };
-    // Silent first: whoever takes over at our goodbye should not find us still answering.
-    silence.cancel();
-    let clean = responder.join();
+    // Silent before the goodbye: whoever takes over at that finds nobody answering.
+    let clean = threads.end().await;
     goodbye.cancel();
     let _ = left.recv().await;
     tracing::info!(op = "shutdown", clean, "done");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ferrolb_config::ObjectName;
 use ferrolb_runtime::configuration::Source;
 use ferrolb_runtime::watch::{Change, Unavailable, try_to_follow};
-use ferrolb_speaker_core::{Members, Node, SpeakerPod};
+use ferrolb_speaker_core::{Members, SpeakerPod};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch as latest};
 use tokio::time::sleep;
 
+use crate::arbitration::Told;
 use crate::interfaces::Names;
-use crate::translate::{self, EndpointFacts, ServiceFacts};
+use crate::translate::{self, EndpointFacts, NodeFacts, ServiceFacts};
 
 pub use speakers::speakers;
 
@@ -28,6 +29,9 @@ const QUICKEST: Duration = Duration::from_secs(1);
 /// The longest such pause: only an operator changes what is still refused by then.
 const SLOWEST: Duration = Duration::from_secs(30);
 
+/// What arbiters tell is passed on so many at a time.
+const TOLD: usize = 1024;
+
 /// Everything the deciding task is told.
 #[derive(Debug)]
 pub enum Input {
@@ -36,7 +40,7 @@ pub enum Input {
     /// An EndpointSlice, or an Endpoints object.
     Endpoints(Change<EndpointFacts>),
     /// A Node.
-    Node(Change<Node>),
+    Node(Change<NodeFacts>),
     /// All pods of speakers; none while they cannot be listed.
     Speakers(Option<Vec<SpeakerPod>>),
     /// What gossip knows of the speakers.
@@ -45,6 +49,8 @@ pub enum Input {
     Config(Source),
     /// The names of all interfaces of this node that may be announced on.
     Interfaces(Names),
+    /// What the arbiters tell, in order.
+    Told(Vec<Told>),
 }
 
 /// Passes on which interfaces there are, until nobody listens or nobody tells.
@@ -53,6 +59,22 @@ pub async fn interfaces(mut names: latest::Receiver<Option<Names>>, sink: mpsc::
         let now = names.borrow_and_update().clone();
         if let Some(now) = now
             && sink.send(Input::Interfaces(now)).await.is_err()
+        {
+            return;
+        }
+    }
+    // Whoever told them ends the process; that is not ours to do.
+    sink.closed().await;
+}
+
+/// Passes on what the arbiters tell, until nobody listens or nobody tells.
+pub async fn arbiters(mut told: mpsc::UnboundedReceiver<Told>, sink: mpsc::Sender<Input>) {
+    let mut some = Vec::new();
+    while told.recv_many(&mut some, TOLD).await > 0 {
+        if sink
+            .send(Input::Told(std::mem::take(&mut some)))
+            .await
+            .is_err()
         {
             return;
         }

@@ -1,22 +1,24 @@
-//! The addresses this node answers for: written by the task that decides, read for every frame.
+//! The addresses this node answers for, interface by interface: written by the arbiter of the interface, read for every
+//! frame.
 //!
 //! Readers take a snapshot without lock or wait; a change is one swap of a pointer, so no frame ever meets half a change.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
-use ferrolb_speaker_core::Reach;
+use ferrolb_speaker_wire::MacAddr;
 use prometheus::IntCounter;
-use tokio::sync::Notify;
 
-/// What is kept of one held address: where it is answered for, and its counters, so that counting needs no look-up by
-/// label.
+/// What is kept of one address that is answered for, and its counters, so that counting needs no look-up by label.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// The interfaces it is answered for on.
-    pub reach: Reach,
+    /// The hardware address it is answered with where that is not the interface's own: that of the node it is being handed
+    /// over to.
+    pub at: Option<MacAddr>,
     /// `metallb_layer2_requests_received{ip}`.
     pub requests: IntCounter,
     /// `metallb_layer2_responses_sent{ip}`.
@@ -25,37 +27,10 @@ pub struct Held {
     pub gratuitous: IntCounter,
 }
 
-impl Held {
-    /// The same address, answered for there.
-    #[must_use]
-    pub fn on(&self, reach: Reach) -> Self {
-        Self {
-            reach,
-            ..self.clone()
-        }
-    }
+/// The addresses answered for on one interface.
+pub type Answers = HashMap<IpAddr, Arc<Held>>;
 
-    /// Whether the address is answered for on the interface of this name.
-    pub fn reaches(&self, interface: &str) -> bool {
-        self.reach.includes(interface)
-    }
-}
-
-/// The held addresses.
-pub type Announcements = HashMap<IpAddr, Arc<Held>>;
-
-/// One difference from the table before, in the order they were made.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// The address is held from now on.
-    Taken(IpAddr, Arc<Held>),
-    /// The address is held as before, on other interfaces.
-    Moved(IpAddr, Arc<Held>),
-    /// The address is no longer held.
-    Released(IpAddr),
-}
-
-/// The published table. Clones share it.
+/// The published table of one interface. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     shared: Arc<Shared>,
@@ -63,41 +38,41 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Shared {
-    current: ArcSwap<Announcements>,
-    /// What the one who makes addresses known has not fetched yet: handed over as differences, so that with 10 000
-    /// addresses held one more costs the responder's thread no more than with ten.
-    changes: Mutex<Vec<Change>>,
-    changed: Notify,
+    current: ArcSwap<Answers>,
+    muted: AtomicBool,
 }
 
 impl Table {
-    /// The table as it is now.
-    pub fn load(&self) -> Guard<Arc<Announcements>> {
-        self.shared.current.load()
+    /// The table as it is now; none while nothing at all is to be answered.
+    pub fn load(&self) -> Option<Guard<Arc<Answers>>> {
+        // The table is written before the mute ends and read after it was seen to have ended.
+        let muted = self.shared.muted.load(Ordering::Acquire);
+        (!muted).then(|| self.shared.current.load())
     }
 
-    /// Puts another table in place of the present one, which differs from it by `changes`.
-    pub fn publish(&self, announcements: Announcements, changes: Vec<Change>) {
-        self.shared.current.store(Arc::new(announcements));
-        self.changes().extend(changes);
-        self.shared.changed.notify_one();
+    /// Puts another table in place of the present one.
+    pub fn publish(&self, answers: Answers) {
+        self.shared.current.store(Arc::new(answers));
     }
 
-    /// Waits for changes not yet fetched. For one waiter; several may be one wake-up. Cancel-safe.
-    pub async fn changed(&self) {
-        self.shared.changed.notified().await;
+    /// Until told otherwise, nothing is answered.
+    pub fn mute(&self, muted: bool) {
+        self.shared.muted.store(muted, Ordering::Release);
     }
+}
 
-    /// Fetches the changes since the last call.
-    pub fn take_changes(&self) -> Vec<Change> {
-        std::mem::take(&mut *self.changes())
-    }
+/// The table of each interface. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    shared: Arc<Mutex<HashMap<NonZeroU32, Table>>>,
+}
 
-    fn changes(&self) -> MutexGuard<'_, Vec<Change>> {
-        // Appending and taking leave no half-done state behind.
-        self.shared
-            .changes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+impl Tables {
+    /// That of the interface with this index, made when it is first asked for: it stays where the interface goes, for who
+    /// answers and who decides what meet there, whichever of them comes first.
+    pub fn of(&self, interface: NonZeroU32) -> Table {
+        // Inserting leaves no half-done state behind.
+        let mut tables = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.entry(interface).or_default().clone()
     }
 }

@@ -8,18 +8,40 @@ use ferrolb_speaker_core as core;
 use ferrolb_speaker_core::IngressIp;
 use k8s_openapi::api::core::v1::{Endpoints, Node, NodeCondition, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// A Service and the uid its events carry.
-pub type ServiceFacts = (core::Service, Option<String>);
+/// The annotation by which an operator moves addresses by hand.
+const MOVE: &str = "ferrolb.io/move";
+
+/// What is kept of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// What decisions look at.
+    pub service: core::Service,
+    /// `metadata.uid`, which its events carry.
+    pub uid: Option<String>,
+    /// The annotation `ferrolb.io/move`, unless it is empty.
+    pub wish: Option<String>,
+}
+
+/// What is kept of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// What decisions look at.
+    pub node: core::Node,
+    /// The annotation `ferrolb.io/move`, unless it is empty.
+    pub wish: Option<String>,
+}
 
 /// The endpoints of a Service; none for a slice that names no Service.
 pub type EndpointFacts = Option<(ObjectName, core::Endpoints)>;
 
 /// `class` is `spec.loadBalancerClass` of the Services to announce; empty or none for those without one.
 pub fn service(service: Service, class: Option<&str>) -> ServiceFacts {
+    let wish = wish(&service.metadata);
     let spec = service.spec.unwrap_or_default();
     let class = class.filter(|class| !class.is_empty());
     let load_balancer = spec.type_.as_deref() == Some("LoadBalancer")
@@ -47,7 +69,16 @@ pub fn service(service: Service, class: Option<&str>) -> ServiceFacts {
             .filter(|_| load_balancer)
             .unwrap_or_default(),
     };
-    (facts, service.metadata.uid)
+    ServiceFacts {
+        service: facts,
+        uid: service.metadata.uid,
+        wish,
+    }
+}
+
+fn wish(metadata: &ObjectMeta) -> Option<String> {
+    let wish = metadata.annotations.as_ref()?.get(MOVE)?;
+    (!wish.is_empty()).then(|| wish.clone())
 }
 
 /// An endpoint's readiness that is not told is true (`EndpointConditions.ready`).
@@ -80,7 +111,8 @@ pub fn endpoints(endpoints: Endpoints) -> EndpointFacts {
 }
 
 /// What a Node says of itself.
-pub fn node(node: Node) -> core::Node {
+pub fn node(node: Node) -> NodeFacts {
+    let wish = wish(&node.metadata);
     let status = node.status.unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
     let holds = |kind| {
@@ -88,16 +120,27 @@ pub fn node(node: Node) -> core::Node {
             .iter()
             .any(|condition: &NodeCondition| condition.type_ == kind && condition.status == "True")
     };
-    let own = status.addresses.unwrap_or_default().into_iter();
-    core::Node {
-        ready: holds("Ready"),
-        network_unavailable: holds("NetworkUnavailable"),
-        addresses: own
-            .filter(|address| matches!(address.type_.as_str(), "InternalIP" | "ExternalIP"))
-            .filter_map(|address| address.address.parse::<std::net::IpAddr>().ok())
-            .map(|address| address.to_canonical())
-            .collect(),
-        labels: node.metadata.labels.unwrap_or_default(),
+    let own = status.addresses.unwrap_or_default();
+    let of_types = |types: &[&str]| {
+        let own = own.iter();
+        let own = own.filter(|address| types.contains(&address.type_.as_str()));
+        let own = own.filter_map(|address| address.address.parse::<std::net::IpAddr>().ok());
+        own.map(|address| address.to_canonical())
+            .collect::<Vec<_>>()
+    };
+    let unschedulable = node.spec.and_then(|spec| spec.unschedulable);
+    NodeFacts {
+        node: core::Node {
+            ready: holds("Ready"),
+            network_unavailable: holds("NetworkUnavailable"),
+            unschedulable: unschedulable == Some(true),
+            addresses: of_types(&["InternalIP", "ExternalIP"])
+                .into_iter()
+                .collect(),
+            internal: of_types(&["InternalIP"]),
+            labels: node.metadata.labels.unwrap_or_default(),
+        },
+        wish,
     }
 }
 
@@ -130,14 +173,19 @@ mod tests {
     fn service_facts() {
         let whole = |kind: &str, class: Value| {
             object::<Service>(json!({
-                "metadata": {"name": "web", "namespace": "default", "uid": "u", "labels": {"app": "web"}},
+                "metadata": {"name": "web", "namespace": "default", "uid": "u", "labels": {"app": "web"},
+                    "annotations": {"ferrolb.io/move": "n2"}},
                 "spec": {"type": kind, "loadBalancerClass": class, "externalTrafficPolicy": "Local"},
                 "status": {"loadBalancer": {"ingress": [{"ip": "::ffff:10.0.0.1"}, {"hostname": "x"}]}},
             }))
         };
-        let (facts, uid) = service(whole("LoadBalancer", Value::Null), None);
+        let ServiceFacts {
+            service: facts,
+            uid,
+            wish,
+        } = service(whole("LoadBalancer", Value::Null), None);
         assert!(facts.load_balancer);
-        assert_eq!(uid.as_deref(), Some("u"));
+        assert_eq!((uid.as_deref(), wish.as_deref()), (Some("u"), Some("n2")));
         assert_eq!(facts.traffic_policy, core::TrafficPolicy::Local);
         assert_eq!(
             facts.ingress,
@@ -147,28 +195,42 @@ mod tests {
             ]
         );
         assert_eq!(facts.labels["app"], "web");
-        let internal = service(whole("ClusterIP", Value::Null), None).0;
+        let internal = service(whole("ClusterIP", Value::Null), None).service;
         assert!(internal.ingress.is_empty() && internal.labels.is_empty());
         assert!(
             !service(whole("LoadBalancer", json!("other")), None)
-                .0
+                .service
                 .load_balancer
         );
         assert!(
             !service(whole("LoadBalancer", json!("other")), Some(""))
-                .0
+                .service
                 .load_balancer
         );
         assert!(
             service(whole("LoadBalancer", json!("other")), Some("other"))
-                .0
+                .service
                 .load_balancer
         );
         assert!(
             !service(whole("LoadBalancer", Value::Null), Some("other"))
-                .0
+                .service
                 .load_balancer
         );
+    }
+
+    #[test]
+    fn an_empty_wish_is_none() {
+        let wish = |annotations: Value| {
+            let object = json!({"metadata": {"annotations": annotations}});
+            let of_service = service(self::object(object.clone()), None).wish;
+            assert_eq!(of_service, node(self::object(object)).wish);
+            of_service
+        };
+        assert_eq!(wish(Value::Null), None);
+        assert_eq!(wish(json!({"ferrolb.io/move": ""})), None);
+        assert_eq!(wish(json!({"ferrolb.io/moved": "now"})), None);
+        assert_eq!(wish(json!({"ferrolb.io/move": "2"})).as_deref(), Some("2"));
     }
 
     #[test]
@@ -228,7 +290,8 @@ mod tests {
     #[test]
     fn node_facts() {
         let facts = node(object(
-            json!({"metadata": {"labels": {"rack": "1"}}, "status": {
+            json!({"metadata": {"labels": {"rack": "1"}, "annotations": {"ferrolb.io/move": "now"}},
+                "spec": {"unschedulable": true}, "status": {
                 "conditions": [{"type": "Ready", "status": "True"}, {"type": "NetworkUnavailable", "status": "False"}],
                 "addresses": [
                     {"type": "InternalIP", "address": "192.168.1.2"},
@@ -238,11 +301,17 @@ mod tests {
                 ],
             }}),
         ));
-        assert!(facts.ready && !facts.network_unavailable);
+        assert_eq!(facts.wish.as_deref(), Some("now"));
+        let facts = facts.node;
+        assert!(facts.ready && !facts.network_unavailable && facts.unschedulable);
         assert_eq!(facts.labels["rack"], "1");
         let own: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(own, ["192.168.1.2", "fc00::2"]);
-        assert_eq!(node(Node::default()), core::Node::default());
+        assert_eq!(
+            facts.internal,
+            ["192.168.1.2".parse::<std::net::IpAddr>().unwrap()]
+        );
+        assert_eq!(node(Node::default()), NodeFacts::default());
     }
 
     #[test]

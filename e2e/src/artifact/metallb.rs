@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 use std::{fs, thread};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::cache::Recipe;
+use super::module::Module;
 use crate::image::Image;
 use crate::steps::Steps;
 
@@ -87,7 +88,7 @@ impl Release {
             steps.say(&format!(
                 "building {what}: once, minutes when Go's cache is cold"
             ));
-            let module = self.module(steps, draft)?;
+            let module = self.sources(steps)?;
             // A copy that is its own main module: so it is built with the very versions its go.mod names, and a file
             // may be added to it.
             let sources = draft.join("sources");
@@ -112,27 +113,17 @@ impl Release {
         })
     }
 
-    /// Downloads the module and returns where Go keeps its sources, which nobody may write to.
-    fn module(self, steps: &Steps, anywhere: &Path) -> Result<PathBuf> {
-        let answer = steps.run(
-            "downloading MetalLB",
-            Command::new("go")
-                .args(["mod", "download", "-json"])
-                .arg(format!("{MODULE}@{}", self.version))
-                // Outside of every module, so that none of them has a say.
-                .current_dir(anywhere),
-        )?;
-        let answer: Value = serde_json::from_str(&answer)?;
-        let told = |key: &str| answer.get(key).and_then(Value::as_str);
-        ensure!(
-            told("Sum") == Some(self.sum),
-            "{MODULE} {} is not what it was: its checksum is {:?}",
-            self.version,
-            told("Sum")
-        );
-        told("Dir")
-            .map(PathBuf::from)
-            .context("go names no directory of the module")
+    /// Its sources, where Go keeps them: nobody may write there.
+    ///
+    /// # Errors
+    /// Its module cannot be had, or is not the one we know.
+    pub fn sources(self, steps: &Steps) -> Result<PathBuf> {
+        let module = Module {
+            path: MODULE,
+            version: self.version,
+            sum: self.sum,
+        };
+        module.sources(steps)
     }
 }
 

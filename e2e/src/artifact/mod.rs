@@ -1,16 +1,22 @@
 //! Builds what runs in the lab: Kubernetes itself ([`controlplane`]), FerroLB's and the
-//! workload's static binaries ([`binaries`]), MetalLB to compare with ([`metallb`]), and the
+//! workload's static binaries ([`binaries`]), MetalLB to compare with ([`metallb`]), Helm ([`helm`]), Istio ([`istio`]), and the
 //! container images made of them.
 
 pub mod binaries;
 pub mod cache;
 pub mod controlplane;
+mod ferrolb;
+pub mod helm;
+pub mod istio;
 pub mod metallb;
+pub mod module;
+pub mod prometheus;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+pub use self::ferrolb::{ferrolb_image, ferrolb_images};
 use crate::image::Image;
 use crate::steps::Steps;
 
@@ -20,11 +26,6 @@ pub const PAUSE_IMAGE: &str = "lab/pause:1";
 pub const ECHO_IMAGE: &str = "lab/echo:1";
 /// The user FerroLB's controller and the workload run as.
 const NOBODY: u32 = 65534;
-
-/// The name of an image of FerroLB: `program` is `controller` or `speaker`.
-pub fn ferrolb_image(program: &str) -> String {
-    format!("docker.io/ferrolb/{program}:{}", env!("CARGO_PKG_VERSION"))
-}
 
 /// Builds and packs the images every lab needs: [`PAUSE_IMAGE`] and [`ECHO_IMAGE`].
 pub fn workload_images(steps: &Steps) -> Result<Vec<PathBuf>> {
@@ -41,30 +42,6 @@ pub fn workload_images(steps: &Steps) -> Result<Vec<PathBuf>> {
         Image::of_program(ECHO_IMAGE, "/workload", program)
             .arguments(&["echo"])
             .user(NOBODY),
-    ])
-}
-
-/// Builds and packs FerroLB's own images, laid out as the Dockerfile does: `/controller` run as
-/// user 65534, `/speaker` run as root.
-pub fn ferrolb_images(steps: &Steps) -> Result<Vec<PathBuf>> {
-    let built = binaries::build(
-        steps,
-        "FerroLB",
-        &["-p", "ferrolb-controller", "-p", "ferrolb-speaker"],
-    )?;
-    let program = |name: &str| {
-        built
-            .get(name)
-            .with_context(|| format!("cargo built no {name}"))
-    };
-    pack(&[
-        Image::of_program(
-            &ferrolb_image("controller"),
-            "/controller",
-            program("controller")?,
-        )
-        .user(NOBODY),
-        Image::of_program(&ferrolb_image("speaker"), "/speaker", program("speaker")?),
     ])
 }
 

@@ -98,6 +98,8 @@ enum Choice {
     Configmap,
     /// FerroLB on MetalLB's newest manifest.
     Crds,
+    /// FerroLB by its chart.
+    Chart,
     /// MetalLB by that manifest.
     Metallb,
     /// FerroLB on the objects of minikube's addon.
@@ -111,6 +113,7 @@ impl From<Choice> for Setup {
         match choice {
             Choice::Configmap => Self::ConfigMap,
             Choice::Crds => Self::Crds,
+            Choice::Chart => Self::Chart,
             Choice::Metallb => Self::MetalLb,
             Choice::Minikube => Self::Minikube,
             Choice::MinikubeMetallb => Self::MinikubeMetalLb,

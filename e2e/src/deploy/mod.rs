@@ -1,7 +1,11 @@
-//! FerroLB on a lab: exactly the files of `config/deploy`, applied as an operator applies them, or its images on
-//! MetalLB's own manifests ([`setup`]), configured by a ConfigMap or by custom resources ([`resources`]).
+//! FerroLB on a lab: exactly the files of `config/deploy`, applied as an operator applies them, its chart ([`chart`]), or
+//! its images on MetalLB's own manifests ([`setup`]), configured by a ConfigMap or by custom resources ([`resources`]).
+//! [`rights`] compares what the daemons may do with what they do.
 
+pub mod chart;
+pub mod metrics;
 pub mod resources;
+pub mod rights;
 pub mod setup;
 
 use std::{

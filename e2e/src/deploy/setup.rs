@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
+use super::chart::{self, Helm};
 use super::{apply_kustomization, project, wait_ready};
 use crate::Lab;
 use crate::artifact::ferrolb_image;
@@ -19,6 +20,8 @@ pub enum Setup {
     ConfigMap,
     /// FerroLB's images on MetalLB's own manifest: its custom resources, webhooks, RBAC, arguments, volumes.
     Crds,
+    /// FerroLB by its own chart, with its default values.
+    Chart,
     /// MetalLB by that manifest.
     MetalLb,
     /// FerroLB's images on the objects of minikube's addon, which are MetalLB 0.9's.
@@ -32,33 +35,41 @@ impl Setup {
     pub fn release(self) -> Option<Release> {
         match self {
             Self::ConfigMap | Self::Minikube => None,
-            Self::Crds | Self::MetalLb => Some(NEWEST),
+            Self::Crds | Self::Chart | Self::MetalLb => Some(NEWEST),
             Self::MinikubeMetalLb => Some(MINIKUBE),
         }
     }
 
     /// Whether FerroLB runs in it.
     pub fn is_ferrolb(self) -> bool {
-        matches!(self, Self::ConfigMap | Self::Crds | Self::Minikube)
+        matches!(
+            self,
+            Self::ConfigMap | Self::Crds | Self::Chart | Self::Minikube
+        )
     }
 
     /// Whether it is configured by custom resources.
     pub fn has_resources(self) -> bool {
-        matches!(self, Self::Crds | Self::MetalLb)
+        matches!(self, Self::Crds | Self::Chart | Self::MetalLb)
     }
 
     /// Installs it on a lab that has nothing installed and all images on its nodes, and waits until it is ready.
     ///
     /// # Errors
-    /// `kubectl` refuses something, or it does not get ready.
+    /// `kubectl` or `helm` refuses something, or it does not get ready.
     pub fn install(self, lab: &Lab) -> Result<()> {
         let newest = || NEWEST.build(lab.steps())?.manifest();
         match self {
             Self::ConfigMap => apply_kustomization(lab, "base")?,
-            Self::Crds => apply(lab, &with_ferrolb(&newest()?, NEWEST))?,
-            Self::MetalLb => apply(lab, &newest()?)?,
+            Self::Chart => {
+                // It waits itself.
+                let helm = Helm::have(lab.steps())?;
+                return helm.install(lab, &chart::ours(), &[]).map(drop);
+            }
+            Self::Crds => apply(lab, &at_once(&with_ferrolb(&newest()?, NEWEST)))?,
+            Self::MetalLb => apply(lab, &at_once(&newest()?))?,
             Self::Minikube => apply(lab, &with_ferrolb(&minikube_manifest()?, MINIKUBE))?,
-            Self::MinikubeMetalLb => apply(lab, &minikube_manifest()?)?,
+            Self::MinikubeMetalLb => apply(lab, &at_once(&minikube_manifest()?))?,
         }
         wait_ready(lab)
     }
@@ -78,7 +89,13 @@ pub fn remove(lab: &Lab) -> Result<()> {
         ],
     )?;
     delete(lab, &["namespace", super::NAMESPACE])?;
-    let roles = PROGRAMS.map(|program| format!("metallb-system:{program}"));
+    let mut roles: Vec<_> = PROGRAMS
+        .iter()
+        .flat_map(|program| {
+            [super::NAMESPACE, chart::RELEASE].map(|full| format!("{full}:{program}"))
+        })
+        .collect();
+    roles.push(format!("{}:namespace-watcher", super::NAMESPACE));
     for kind in ["clusterrole", "clusterrolebinding"] {
         let mut words = vec![kind];
         words.extend(roles.iter().map(String::as_str));
@@ -125,6 +142,21 @@ fn with_ferrolb(manifest: &str, release: Release) -> String {
         })
 }
 
+/// `manifest` with FerroLB's failback as MetalLB's: at once. MetalLB itself takes no notice of it, FerroLB once its images
+/// are there, and tests that ask for MetalLB's owners need not wait for minutes.
+fn at_once(manifest: &str) -> String {
+    manifest
+        .lines()
+        .flat_map(|line| {
+            let indent = line.strip_suffix("- name: METALLB_NODE_NAME");
+            let more = indent
+                .map(|indent| format!("{indent}- name: FERROLB_FAILBACK\n{indent}  value: 0s"));
+            more.into_iter().chain([line.to_owned()])
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 /// What minikube's addon applies.
 fn minikube_manifest() -> Result<String> {
     let path = project().join("e2e/manifests/minikube.yaml");
@@ -138,6 +170,22 @@ fn apply(lab: &Lab, manifest: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failback_is_a_variable_of_the_speaker() {
+        let manifest = at_once(&minikube_manifest().unwrap());
+        let lines: Vec<_> = manifest.lines().collect();
+        let at = lines
+            .iter()
+            .position(|line| line.ends_with("- name: FERROLB_FAILBACK"));
+        let at = at.unwrap();
+        assert_eq!(lines[at + 1].trim(), "value: 0s");
+        assert!(lines[at + 2].ends_with("- name: METALLB_NODE_NAME"));
+        assert_eq!(
+            lines.len(),
+            minikube_manifest().unwrap().lines().count() + 2
+        );
+    }
 
     #[test]
     fn images_are_all_that_changes() {

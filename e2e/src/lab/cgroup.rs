@@ -70,6 +70,34 @@ fn hierarchies() -> BTreeSet<PathBuf> {
         .collect()
 }
 
+/// The directory of the group that limits a process's CPU time.
+///
+/// # Errors
+/// The process has ended, or the machine has no hierarchy with the `cpu` controller.
+pub(super) fn of_cpu(pid: u32) -> Result<PathBuf> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let (top, group) = text
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (_, controllers, group) = (fields.next()?, fields.next()?, fields.next()?);
+            if unified() {
+                return Some((PathBuf::from("/sys/fs/cgroup"), group));
+            }
+            controllers
+                .split(',')
+                .any(|name| name == "cpu")
+                .then(|| (Path::new("/sys/fs/cgroup").join(controllers), group))
+        })
+        .with_context(|| format!("no CPU controller in {path}: {text}"))?;
+    let group = top.join(group.trim_start_matches('/'));
+    if !group.is_dir() {
+        bail!("no group {}", group.display());
+    }
+    Ok(group)
+}
+
 /// Whether a process with these cgroups belongs to the lab.
 pub(super) fn holds(lab: &str, cgroups: &[String]) -> bool {
     let name = root(lab);

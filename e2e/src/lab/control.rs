@@ -21,12 +21,25 @@ pub(super) const HOST: &str = "cp";
 pub(super) const ADMIN: &str = "admin";
 /// How long the API server may take to be ready.
 const READY: Duration = Duration::from_mins(2);
+/// What the API server writes down: who of the pods asked for what, and what it was told.
+const AUDIT: &str = "audit.log";
 /// The API server's name among the daemons.
 const APISERVER: &str = "kube-apiserver";
 
 /// Where a user's kubeconfig is.
 pub(super) fn kubeconfig(directory: &Path, user: &str) -> PathBuf {
     directory.join("kubeconfig").join(user.replace(':', "-"))
+}
+
+/// Every answer to a service account of the load balancer's namespace, without what was sent.
+fn audit_policy() -> serde_json::Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        // A watch is told of when it begins, too: it may outlive the test.
+        "omitStages": ["RequestReceived"],
+        "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:metallb-system"]}, {"level": "None"}],
+    })
 }
 
 /// The user name of a node's kubelet, as the Node authorizer knows it.
@@ -39,6 +52,7 @@ impl Lab {
     pub(super) fn raise_control_plane(&self) -> Result<()> {
         let directory = self.directory();
         self.write_users()?;
+        write(&directory.join("audit.json"), &audit_policy().to_string())?;
         let data = directory.join("etcd");
         self.start(
             HOST,
@@ -143,9 +157,21 @@ impl Lab {
             // For logs and exec: the lab has no DNS to find a kubelet by its name.
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
             "--allow-privileged=true".to_owned(),
+            format!(
+                "--audit-policy-file={}",
+                directory.join("audit.json").display()
+            ),
+            format!("--audit-log-path={}", directory.join(AUDIT).display()),
             "--max-requests-inflight=2000".to_owned(),
             "--max-mutating-requests-inflight=1000".to_owned(),
         ])
+    }
+
+    /// What the service accounts of `metallb-system` asked of the API server since the lab was raised, and what it
+    /// answered: audit events, one JSON object a line.
+    pub fn audit_log(&self) -> Result<String> {
+        let path = self.directory().join(AUDIT);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
     /// Writes the tokens file and a kubeconfig for every user.

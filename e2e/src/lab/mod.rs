@@ -39,6 +39,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use builder::Builder;
 pub use capture::Capture;
+pub use faults::Dead;
 pub use namespace::Namespace;
 pub use nix::sys::signal::Signal;
 pub use preconditions::missing;

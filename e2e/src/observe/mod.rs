@@ -2,9 +2,14 @@
 //! their events, metrics.
 
 pub mod arp;
+pub mod clients;
+pub mod exposition;
 pub mod http;
 pub mod ndp;
+pub mod prober;
+pub mod queries;
 pub mod service;
+pub mod trace;
 
 use std::{collections::BTreeSet, net::IpAddr};
 

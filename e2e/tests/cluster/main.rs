@@ -14,14 +14,20 @@ mod configuration;
 mod crds;
 mod dual_stack;
 mod era;
+mod helm;
 mod interfaces;
 mod l2;
 mod labs;
+mod manifests;
 mod metallb;
 mod minikube;
 mod nodes;
+#[path = "../objects/mod.rs"]
+mod objects;
 mod probe;
 mod resources;
+mod rights;
+mod scraping;
 mod selectors;
 mod services;
 mod states;
@@ -60,14 +66,21 @@ const GROUPS: &[(Setup, &[(&str, Test)])] = &[
                 bad_frames_are_dropped_and_counted, http_through_the_address, ipv6_is_answered;
             takeover: local_traffic_policy_follows_the_endpoints, speaker_killed_in_place_answers_again,
                 speaker_gone_another_node_answers, node_unplugged_another_node_answers;
+            // After what shows which rights are used, before what exchanges them.
+            rights: of_the_base;
             era: rights_of_the_configmap_era_are_enough;
+            scraping: plain_http_and_an_alert;
             labs: side_by_side_and_gone_without_a_trace;
+            manifests: restricted_is_enough_for_the_controller, everything_is_accepted,
+                the_base_becomes_the_overlay_of_custom_resources;
         },
     ),
     (
         Setup::Minikube,
         tests! {
-            minikube: enabled_before_it_is_configured;
+            minikube: enabled_before_it_is_configured, configured_before_it_is_enabled, configured_again_while_in_use,
+                limits_of_the_addon_are_enforced, a_speaker_killed_without_grace_answers_again,
+                the_first_walkthrough_on_one_node;
         },
     ),
     (
@@ -97,8 +110,17 @@ const GROUPS: &[(Setup, &[(&str, Test)])] = &[
                 service_selectors_choose_services, service_selectors_and_node_selectors_go_together, preferred_nodes;
             nodes: network_unavailable_moves_and_returns, the_exclude_label_moves_and_returns,
                 a_node_without_a_speaker_moves_and_returns;
+            scraping: https_with_a_token;
             l2: mixed_protocols_on_one_address, who_shares_an_address_has_one_announcer,
                 statuses_deleted_by_hand_come_back, metrics_of_a_service;
+        },
+    ),
+    (
+        Setup::Chart,
+        tests! {
+            helm: a_service_gets_an_address_and_answers;
+            rights: of_the_chart;
+            helm: uninstalling_leaves_nothing_and_a_release_of_metallbs_becomes_ours_and_back;
         },
     ),
     (

@@ -2,10 +2,12 @@
 //! concerns.
 
 mod acquaint;
+mod asking;
 mod contest;
 mod facts;
 mod handover;
 mod stand;
+mod strangers;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +40,9 @@ const MUTED: Duration = ms(50);
 
 /// From one introduction to the next, while there are peers that never answered.
 const HELLO: Duration = ms(3000);
+
+/// Senders that nobody has told of are believed up to this many: those who are new. Without a secret anybody can make up more.
+const UNLISTED: usize = 64;
 
 /// How long all hand-overs of a process that ends may take.
 const STOP: Duration = ms(1500);
@@ -73,6 +78,9 @@ pub struct Arbiter {
     /// Held, but claimed to nobody yet, because nothing was heard.
     unannounced: BTreeSet<IpAddr>,
     checks: VecDeque<(NodeId, IpAddr)>,
+    /// The addresses to ask all about, the start of the time slot the last was asked in, and how many were.
+    asks: VecDeque<IpAddr>,
+    asked_in: (Instant, u32),
     moves: VecDeque<(IpAddr, Option<NodeId>, Cause)>,
     moving: BTreeSet<IpAddr>,
     last_input: Instant,
@@ -98,7 +106,7 @@ pub struct Arbiter {
 
 impl Arbiter {
     /// An arbiter for node `me` that knows nothing yet. `nonce` must lie above all an earlier process of this node used
-    /// of late: Unix time in 64ths of a second, truncated, does.
+    /// of late: Unix time in 1024ths of a second, truncated, does.
     pub fn new(me: NodeId, profile: Profile, nonce: u32, now: Instant) -> Self {
         Self {
             me,
@@ -119,6 +127,8 @@ impl Arbiter {
             burst: Burst::new(2),
             unannounced: BTreeSet::new(),
             checks: VecDeque::new(),
+            asks: VecDeque::new(),
+            asked_in: (now, 0),
             moves: VecDeque::new(),
             moving: BTreeSet::new(),
             last_input: now,
@@ -271,7 +281,8 @@ impl Arbiter {
             .is_some_and(|at| self.now.saturating_duration_since(at) <= self.hearing_window())
     }
 
-    fn may_claim(&self) -> bool {
+    /// Whether anything may be told unasked: who hears nothing may be wrong about who holds what.
+    pub fn may_claim(&self) -> bool {
         self.link && !self.muted && (self.hears() || self.mutated(Mutation::SkipHearing))
     }
 
@@ -330,6 +341,8 @@ impl Arbiter {
                 Deadline::Peer(node) => self.peer_due(node),
                 Deadline::Hold(address) => self.hold_due(address),
                 Deadline::Checks => self.run_checks(),
+                Deadline::Asks => self.run_asks(),
+                Deadline::Stranger(address) => self.stranger_due(address),
                 Deadline::Hello => self.hello_due(),
                 Deadline::Stop => self.end(),
             }
@@ -372,6 +385,11 @@ impl Arbiter {
 
     fn frame(&mut self, frame: Frame, mac: Mac) {
         let (now, sender) = (self.now, frame.sender);
+        if !self.peers.contains_key(&sender)
+            && self.peers.values().filter(|peer| !peer.listed).count() >= UNLISTED
+        {
+            return;
+        }
         let peer = self.peers.entry(sender).or_insert_with(|| Peer::new(now));
         if peer.mac.is_none() {
             peer.mac = Some(mac);
@@ -391,7 +409,7 @@ impl Arbiter {
                 .and_then(|hold| hold.query)
                 .is_some_and(|q| (q.node, q.nonce) == (sender, frame.nonce))
                 || hold.is_some_and(|hold| match hold.state {
-                    State::Asking { nonce, .. } => nonce == frame.nonce,
+                    State::Asking { nonce, .. } => nonce == Some(frame.nonce),
                     State::Entering {
                         from: node, nonce, ..
                     }
@@ -420,7 +438,7 @@ impl Arbiter {
         let unicast = matches!(
             frame.kind,
             Kind::Probe | Kind::AskMe | Kind::Offer | Kind::Ready
-        );
+        ) || frame.kind == Kind::Released && frame.subject != NodeId::NOBODY;
         if unicast && frame.subject != self.me {
             // Meant for another: here it is a repetition, or a flooded frame.
             return;
@@ -434,6 +452,7 @@ impl Arbiter {
             }
             Kind::Ask if newer => self.asked_about(frame),
             Kind::AskMe if newer => self.probe(sender, Some(frame.address)),
+            Kind::Released if newer && frame.subject == self.me => self.left_to_me(frame.address),
             Kind::Released if newer => self.left(frame.address, sender),
             Kind::Claim if newer => self.claimed(frame.address, sender),
             Kind::Offer if newer => self.offered(frame, mac),
@@ -469,6 +488,7 @@ impl Arbiter {
             return false;
         }
         peer.seen = Some(now);
+        peer.expect();
         if frame.hearing {
             peer.seen_hearing = Some(now);
         }

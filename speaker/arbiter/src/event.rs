@@ -19,7 +19,7 @@ pub struct PeerFacts {
     pub legacy: bool,
 }
 
-/// Who may answer for an address: MetalLB's eligible nodes in MetalLB's order (`ferrolb_speaker_core::order`), and after
+/// Who may answer for an address: MetalLB's eligible nodes in MetalLB's order (`ferrolb_speaker_core::standing`), and after
 /// them those that should leave: cordoned, draining, excluded by option, or not ready for long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidates {
@@ -156,12 +156,19 @@ pub enum Report {
     CannotBeHeard(NodeId),
     /// A process of this node, or all of it, stood still.
     StoodStill(Duration),
-    /// A stranger claims an address this node holds, or answers for one it was to take.
+    /// A stranger claims an address this node holds, or answers for one it was to take. Told again, every 10 s at most,
+    /// while it does.
     Stranger {
         /// Which.
         address: IpAddr,
         /// The stranger's hardware address.
         mac: Mac,
+    },
+    /// The stranger a former report told of answers no more, or the address is no longer this node's to care for.
+    /// `Stranger` is repeated while it is there; this comes once.
+    StrangerGone {
+        /// Which.
+        address: IpAddr,
     },
     /// The kernel of a peer answers for an address no kernel should answer for: IPVS without `strictARP`.
     StrictArp {

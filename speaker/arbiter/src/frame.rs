@@ -85,7 +85,8 @@ pub enum Kind {
     Hello = 13,
     /// Ask me: I have something to say, and to echo, so that you know that I say it now.
     AskMe = 14,
-    /// To all: I let the address go, and know of nobody who has it.
+    /// To all: I let the address go, and know of nobody who has it. With a subject, and to that one alone: I claimed it, and
+    /// let it go to you; clients should hear so from you.
     Released = 15,
 }
 
@@ -128,7 +129,7 @@ impl Kind {
 pub enum Form {
     /// ARP: a request for the address with sender address 0. NDP: a Neighbour Solicitation for the address to its
     /// solicited-node group, in an Ethernet frame to the one it is for, or to the group's if it is for all; source: the
-    /// interface's link-local address, no source link-layer option. Teaches nobody, changes no cache.
+    /// interface's link-local address, which is all it teaches; for the addresses of Services it changes no cache.
     Question,
     /// ARP: a reply that the address is here, to the one who asked. NDP: the same as a solicited Neighbour Advertisement
     /// with Override.

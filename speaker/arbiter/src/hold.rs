@@ -12,8 +12,12 @@ pub(crate) enum State {
     Idle,
     /// Eligible, and it is not my turn.
     Standby,
-    /// Asking all who holds it; nobody said so yet.
-    Asking { round: u8, nonce: u32 },
+    /// Asking all who holds it; nobody said so yet. `queued`: its next Ask waits for its turn. `nonce`: of the last.
+    Asking {
+        round: u8,
+        nonce: Option<u32>,
+        queued: bool,
+    },
     /// Ready to take it from `from`; `offered` by it, or of my own wish.
     Entering {
         from: NodeId,
@@ -74,6 +78,14 @@ pub(crate) struct Query {
     pub tries: u8,
 }
 
+/// Somebody who is none of us answers for an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stranger {
+    pub seen: Instant,
+    /// When to ask whether it is still there.
+    pub ask_at: Instant,
+}
+
 #[derive(Clone, Debug)]
 #[allow(
     clippy::struct_excessive_bools,
@@ -86,12 +98,16 @@ pub(crate) struct Hold {
     pub holder: Option<NodeId>,
     /// It held it when it went down.
     pub holder_died: bool,
+    /// I let it go to the holder after both of us claimed it, and heard no claim of the holder's since.
+    pub conceded: bool,
     /// I left it to the holder because I was away, and would have it back.
     pub yielded: bool,
     /// One of us held it before: no stranger can keep us from it.
     pub ours: bool,
     /// Who answered for it without a tag while I asked.
     pub plain: Option<Mac>,
+    /// Who keeps me from it, or disputes it, and was reported.
+    pub stranger: Option<Stranger>,
     /// Whose end I wait for.
     pub waits_for: Option<NodeId>,
     pub query: Option<Query>,
@@ -123,9 +139,11 @@ impl Hold {
             state: State::Idle,
             holder: None,
             holder_died: false,
+            conceded: false,
             yielded: false,
             ours: false,
             plain: None,
+            stranger: None,
             waits_for: None,
             query: None,
             taken_from: None,
@@ -179,6 +197,10 @@ pub(crate) enum Deadline {
     Hold(IpAddr),
     /// The next checks.
     Checks,
+    /// The next Asks.
+    Asks,
+    /// To see whether a stranger is still there that disputes what I hold.
+    Stranger(IpAddr),
     Hello,
     Stop,
 }

@@ -38,7 +38,7 @@
 //! | `frame`, `tag` | what is said, and the 18 bytes that prove who says it |
 //! | `profile` | the knobs |
 //! | `peer`, `hold` | what is known of a node, of an address |
-//! | `arbiter` | the machine: `watch` (who is there), `acquaint` (who comes and returns), `stand` (take, let go), `contest` (two hold it), `handover` (planned moves), `facts` |
+//! | `arbiter` | the machine: `watch` (who is there), `acquaint` (who comes and returns), `stand` (take, let go), `asking` (before the first taking, at the pace), `strangers`, `contest` (two hold it), `handover` (planned moves), `facts` |
 //! | `sim` | the simulation, in tests only |
 //!
 //! What must hold, how it is tested and what was learned: `docs/failover.md`.

@@ -22,7 +22,11 @@ use crate::profile::Profile;
 const UNDER_WAY: usize = 16;
 
 /// How long a peer may take to show itself on the wire.
-const BLIND: Duration = Duration::from_secs(3);
+pub(crate) const BLIND: Duration = Duration::from_secs(3);
+
+/// How long a node must stay up for its losses to be forgotten, and the longest that its return is held back for them.
+const FLAPS_KEPT: Duration = Duration::from_hours(1);
+const FLAPS_MOST: Duration = Duration::from_mins(30);
 
 /// How old a probe may be whose answer still counts.
 const FRESH: Duration = Duration::from_secs(3);
@@ -100,9 +104,18 @@ pub(crate) struct Peer {
     pub told: (u32, Option<u32>),
     /// It does not hear me: its frames are its life.
     pub deaf: bool,
-    /// Since when that is suspected of it while it is down.
-    pub deaf_since: Option<Instant>,
+    /// Frames that make that suspected of it while it is down: the second, and the last.
+    pub deaf_since: Option<(Option<Instant>, Instant)>,
     pub down_since: Option<Instant>,
+    /// Never seen here, and something depends on whether it is there: how often all were asked about it in vain, when one
+    /// vouched for it last, and the verdict: it is not on this segment, whatever gossip says.
+    pub awaited: bool,
+    pub sought: u32,
+    pub spoken_for: Option<Instant>,
+    pub absent: bool,
+    /// How often it was down of late, and since when it is up.
+    pub flaps: u32,
+    pub up_since: Option<Instant>,
     /// Which address it was last told that is mine now.
     pub insisted: Option<IpAddr>,
     /// Since when it is looked for on this wire.
@@ -142,6 +155,12 @@ impl Peer {
             deaf: false,
             deaf_since: None,
             down_since: None,
+            awaited: false,
+            sought: 0,
+            spoken_for: None,
+            absent: false,
+            flaps: 0,
+            up_since: None,
             insisted: None,
             known: now,
             turn: [None; 2],
@@ -165,6 +184,8 @@ impl Peer {
             legacy: self.legacy,
             listed: self.listed,
             highest: self.highest,
+            flaps: self.flaps,
+            up_since: self.up_since,
             ..Self::new(now)
         };
     }
@@ -181,7 +202,7 @@ impl Peer {
         match self.state {
             Liveness::Up | Liveness::Suspect => true,
             Liveness::Down => false,
-            Liveness::Unknown => self.gossip.unwrap_or(self.listed),
+            Liveness::Unknown => !self.absent && self.gossip.unwrap_or(self.listed),
         }
     }
 
@@ -194,8 +215,45 @@ impl Peer {
     pub fn blind(&self, now: Instant) -> bool {
         self.state == Liveness::Unknown
             && self.mac.is_none()
+            && !self.absent
             && self.gossip == Some(true)
             && now > self.known + BLIND
+    }
+
+    /// Whether it is open whether it is on this segment.
+    pub fn sought_for(&self) -> bool {
+        self.state == Liveness::Unknown && !self.legacy && self.alive()
+    }
+
+    /// It showed itself, or may again: whether it is on this segment is open once more.
+    pub fn expect(&mut self) {
+        self.absent = false;
+        self.sought = 0;
+    }
+
+    /// It is up and was not.
+    pub fn returns(&mut self, was_down: bool, now: Instant) {
+        if was_down {
+            let kept = self.up_since.is_some_and(|since| {
+                let until = self.down_since.unwrap_or(now);
+                until.saturating_duration_since(since) < FLAPS_KEPT
+            });
+            self.flaps = if kept {
+                self.flaps.saturating_add(1)
+            } else {
+                1
+            };
+        }
+        self.up_since = Some(now);
+    }
+
+    /// Until when nothing is handed back to it, because it came and went too often: from its second return on, twice the
+    /// time of the one before.
+    pub fn distrusted(&self, failback: Duration) -> Option<Instant> {
+        let base = failback.max(Duration::from_secs(10));
+        let times = 2_u32.pow(self.flaps.checked_sub(2)?.min(10) + 1);
+        let wait = base.saturating_mul(times).min(FLAPS_MOST.max(failback));
+        Some(self.up_since? + wait)
     }
 
     /// A probe with that nonce was sent.
@@ -293,6 +351,30 @@ mod tests {
         assert!(!peer.answers(8, now));
         assert!(peer.answers(7, now));
         assert!(!peer.answers(7, now));
+    }
+
+    #[test]
+    fn each_return_is_trusted_later_up_to_half_an_hour() {
+        let start = Instant::now();
+        let mut peer = Peer::new(start);
+        peer.returns(false, start);
+        let minutes = |peer: &Peer, now: Instant| {
+            let until = peer.distrusted(Duration::from_mins(5));
+            until.map_or(0, |until| (until - now).as_secs() / 60)
+        };
+        let waits: Vec<u64> = (1..8)
+            .map(|cycle| {
+                let now = start + Duration::from_mins(cycle);
+                peer.down_since = Some(now);
+                peer.returns(true, now);
+                minutes(&peer, now)
+            })
+            .collect();
+        assert_eq!(waits, [0, 10, 20, 30, 30, 30, 30]);
+        let later = start + Duration::from_hours(2);
+        peer.down_since = Some(later);
+        peer.returns(true, later);
+        assert_eq!(minutes(&peer, later), 0);
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //! `SIM_HISTORIES=10000` plays as many histories instead of a few hundred; `SIM_SEED=17` plays that one alone and tells
 //! all that happened in it.
 
+mod arrivals;
 mod checks;
 mod crowd;
+mod handovers;
 mod history;
 mod random;
 mod scenarios;
+mod strangers;
 mod world;
 
 use self::history::play;
@@ -100,7 +103,14 @@ mutants! {
     skip_vouch: SkipVouch,
     skip_kernel: SkipKernel,
     skip_nonce: SkipNonce,
-    skip_deaf: SkipDeaf,
+}
+
+/// This one shows where two are alone, which few histories have.
+#[test]
+fn not_yielding_to_the_deaf_is_found_out() {
+    let caught =
+        (0..40).filter(|seed| self::scenarios::deaf_pair(*seed, Some(Mutation::SkipDeaf)).is_err());
+    assert!(caught.count() > 10);
 }
 
 /// These two show only where there is much, or for long.

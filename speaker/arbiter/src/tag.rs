@@ -109,7 +109,7 @@ impl Key {
     }
 }
 
-/// The Nonce option of NDP that carries `tag`: type 14, three units of eight bytes, the tag, two bytes of zero.
+/// The Nonce option of NDP that carries `tag`: type 14, three units of eight bytes, the tag, four bytes of zero.
 pub fn option(tag: &Tag) -> [u8; OPTION_LEN] {
     let mut option = [0; OPTION_LEN];
     let bytes = [NONCE_OPTION, UNITS].into_iter().chain(*tag);

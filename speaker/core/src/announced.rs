@@ -1,42 +1,32 @@
-//! What this node announces now, and what a verdict changes about it.
+//! What this node announces: what it may, by the verdicts, where it holds the address, by the arbiters.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ferrolb_config::ObjectName;
 
 use crate::decide::{Announcement, Verdict};
-use crate::reach::Reach;
 use crate::reason::Reason;
 
 /// Something an operator is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// This node began to announce the Service.
+    /// This node announces the Service with these addresses, some of which it did not announce before.
     Announced(Announcement),
-    /// This node no longer announces what it did.
+    /// This node no longer announces the Service with these addresses.
     Withdrawn(Announcement, Reason),
 }
 
-/// What one verdict changed. Empty if it was the verdict before.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Step {
-    /// What to tell, in order.
-    pub events: Vec<Event>,
-    /// Addresses nobody here held before: to be answered for from now on, and to be made known.
-    pub taken: Vec<(IpAddr, Reach)>,
-    /// Addresses held before and now, on other interfaces than before.
-    pub moved: Vec<(IpAddr, Reach)>,
-    /// Addresses no Service here has any more: to be answered for no longer.
-    pub released: Vec<IpAddr>,
-}
-
-/// What this node announces.
+/// What this node may announce, what it holds, and so announces.
 #[derive(Debug, Default)]
 pub struct Announced {
+    may: BTreeMap<ObjectName, Announcement>,
+    /// Which of these have each address.
+    by_address: HashMap<IpAddr, BTreeSet<ObjectName>>,
+    /// The interfaces each address is held on; never none.
+    held: HashMap<IpAddr, BTreeSet<String>>,
+    /// What is announced, with the addresses held; never none.
     services: BTreeMap<ObjectName, Announcement>,
-    /// Which announced Services have each address, and where they want it answered for.
-    held: HashMap<IpAddr, BTreeMap<ObjectName, Reach>>,
 }
 
 impl Announced {
@@ -46,111 +36,162 @@ impl Announced {
     }
 
     /// Takes over the verdict on one Service.
-    pub fn apply(&mut self, name: &ObjectName, verdict: Verdict) -> Step {
-        let mut step = Step::default();
-        let former = self.services.remove(name);
-        let (next, reason) = match verdict {
-            Verdict::Announce(next) => (Some(next), Reason::LoadBalancerIpChanged),
-            Verdict::Silent(reason) => (None, reason),
+    pub fn apply(&mut self, name: &ObjectName, verdict: Verdict) -> Vec<Event> {
+        let former = self.may.remove(name);
+        for address in former.iter().flat_map(|former| &former.addresses) {
+            if let Some(sharers) = self.by_address.get_mut(address) {
+                sharers.remove(name);
+                if sharers.is_empty() {
+                    self.by_address.remove(address);
+                }
+            }
+        }
+        let reason = match verdict {
+            Verdict::Silent(reason) => reason,
+            Verdict::May(next) => {
+                for address in &next.addresses {
+                    let sharers = self.by_address.entry(*address).or_default();
+                    sharers.insert(name.clone());
+                }
+                let same = former.is_some_and(|former| former.addresses == next.addresses);
+                self.may.insert(name.clone(), next);
+                if same {
+                    Reason::InterfacesChanged
+                } else {
+                    Reason::LoadBalancerIpChanged
+                }
+            }
         };
-        self.hold(name, former.as_ref(), next.as_ref(), &mut step);
-        if let Some(next) = &next {
-            self.services.insert(name.clone(), next.clone());
-        }
-        let addresses = |one: &Option<Announcement>| one.as_ref().map(|one| one.addresses.clone());
-        if addresses(&former) == addresses(&next) {
-            // A pool that was renamed is no change on the wire, and another interface no other announcement.
-            return step;
-        }
-        if let Some(former) = former {
-            step.events.push(Event::Withdrawn(former, reason));
-        }
-        if let Some(next) = next {
-            step.events.push(Event::Announced(next));
-        }
-        step
+        self.follow(name, reason)
     }
 
-    /// Holds the addresses of `next` for a Service instead of those of `former`.
-    fn hold(
+    /// The arbiter of an interface says that the address is held there from now on (`gone` none), or no longer, because of
+    /// `gone`.
+    pub fn hold(
         &mut self,
-        name: &ObjectName,
-        former: Option<&Announcement>,
-        next: Option<&Announcement>,
-        step: &mut Step,
-    ) {
-        let taken = next.into_iter().flat_map(|next| &next.addresses);
-        for address in taken.clone() {
-            let before = self.reach(*address);
-            if let Some(next) = next {
-                let holders = self.held.entry(*address).or_default();
-                holders.insert(name.clone(), next.reach.clone());
-            }
-            match (before, self.reach(*address)) {
-                (None, Some(reach)) => step.taken.push((*address, reach)),
-                (before, Some(reach)) if before.as_ref() != Some(&reach) => {
-                    step.moved.push((*address, reach));
-                }
-                _ => {}
-            }
+        address: IpAddr,
+        interface: &str,
+        gone: Option<Reason>,
+    ) -> Vec<(ObjectName, Event)> {
+        let interfaces = self.held.entry(address).or_default();
+        if gone.is_some() {
+            interfaces.remove(interface);
+        } else {
+            interfaces.insert(interface.to_owned());
         }
-        for address in former.into_iter().flat_map(|former| &former.addresses) {
-            if taken.clone().any(|stays| stays == address) {
-                continue;
-            }
-            let before = self.reach(*address);
-            if let Some(holders) = self.held.get_mut(address) {
-                holders.remove(name);
-                if holders.is_empty() {
-                    self.held.remove(address);
-                }
-            }
-            match (before, self.reach(*address)) {
-                (Some(_), None) => step.released.push(*address),
-                (before, Some(reach)) if before.as_ref() != Some(&reach) => {
-                    step.moved.push((*address, reach));
-                }
-                _ => {}
-            }
+        if interfaces.is_empty() {
+            self.held.remove(&address);
         }
+        // Nothing is withdrawn where something was gained.
+        let reason = gone.unwrap_or(Reason::InterfacesChanged);
+        let sharers = self.by_address.get(&address).cloned().unwrap_or_default();
+        let mut events = Vec::new();
+        for name in sharers {
+            let each = self.follow(&name, reason.clone()).into_iter();
+            events.extend(each.map(|event| (name.clone(), event)));
+        }
+        events
     }
 
-    /// Where an address is answered for: wherever one of its Services wants it to be.
-    fn reach(&self, address: IpAddr) -> Option<Reach> {
-        let mut reaches = self.held.get(&address)?.values();
-        let first = reaches.next()?.clone();
-        Some(reaches.fold(first, |all, one| all.union(one)))
+    /// Brings what is announced for a Service in line with what may be and what is held.
+    fn follow(&mut self, name: &ObjectName, reason: Reason) -> Vec<Event> {
+        let next = self
+            .may
+            .get(name)
+            .and_then(|may| part(may, |address| self.holds(may, address)));
+        let former = match &next {
+            Some(next) => self.services.insert(name.clone(), next.clone()),
+            None => self.services.remove(name),
+        };
+        let lost = former
+            .as_ref()
+            .and_then(|former| part(former, |address| !has(next.as_ref(), address)));
+        let gained = next
+            .iter()
+            .flat_map(|next| &next.addresses)
+            .any(|address| !has(former.as_ref(), address));
+        let withdrawn = lost.map(|lost| Event::Withdrawn(lost, reason));
+        let announced = next.filter(|_| gained).map(Event::Announced);
+        withdrawn.into_iter().chain(announced).collect()
     }
 
-    /// What is announced for a Service.
+    /// Whether the address is held where `may` may be announced.
+    fn holds(&self, may: &Announcement, address: &IpAddr) -> bool {
+        let mut interfaces = self.held.get(address).into_iter().flatten();
+        interfaces.any(|interface| may.reach.includes(interface))
+    }
+
+    /// What is announced for a Service now: with those of its addresses that are held on at least one interface within
+    /// its reach.
     pub fn get(&self, name: &ObjectName) -> Option<&Announcement> {
         self.services.get(name)
     }
 
-    /// The announced Services.
-    pub fn services(&self) -> impl Iterator<Item = (&ObjectName, &Announcement)> {
-        self.services.iter()
+    /// What may be announced for a Service.
+    pub fn may(&self, name: &ObjectName) -> Option<&Announcement> {
+        self.may.get(name)
     }
 
-    /// The addresses answered for.
-    pub fn addresses(&self) -> impl ExactSizeIterator<Item = IpAddr> {
-        self.held.keys().copied()
+    /// The Service's first address is announced from here. Where two nodes hold one of its addresses each, one of them
+    /// leads.
+    pub fn leads(&self, name: &ObjectName) -> bool {
+        let first = |one: Option<&Announcement>| one.and_then(|one| one.addresses.first().copied());
+        let announced = first(self.get(name));
+        announced.is_some() && announced == first(self.may(name))
     }
+
+    /// The interfaces on which an announced address of a Service is held, within its reach.
+    pub fn interfaces(&self, name: &ObjectName) -> BTreeSet<&str> {
+        let Some(announced) = self.get(name) else {
+            return BTreeSet::new();
+        };
+        let held = announced
+            .addresses
+            .iter()
+            .filter_map(|address| self.held.get(address));
+        let names = held.flatten().map(String::as_str);
+        names
+            .filter(|name| announced.reach.includes(name))
+            .collect()
+    }
+
+    /// The Services that may be announced with the address.
+    pub fn with(&self, address: IpAddr) -> impl Iterator<Item = &ObjectName> {
+        self.by_address.get(&address).into_iter().flatten()
+    }
+
+    /// Whether the address is held on any interface.
+    pub fn is_held(&self, address: IpAddr) -> bool {
+        self.held.contains_key(&address)
+    }
+}
+
+fn has(one: Option<&Announcement>, address: &IpAddr) -> bool {
+    one.is_some_and(|one| one.addresses.contains(address))
+}
+
+/// An announcement with those of its addresses that fit; none if none does.
+fn part(whole: &Announcement, fits: impl Fn(&IpAddr) -> bool) -> Option<Announcement> {
+    let addresses: Vec<_> = whole.addresses.iter().copied().filter(fits).collect();
+    (!addresses.is_empty()).then(|| Announcement {
+        addresses,
+        ..whole.clone()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use ferrolb_config::Origin;
 
-    use super::{Announced, Announcement, Event, IpAddr, ObjectName, Reach, Reason, Step, Verdict};
+    use super::{Announced, Announcement, Event, IpAddr, ObjectName, Reason, Verdict};
+    use crate::reach::Reach;
 
     fn ip(last: u8) -> IpAddr {
         [10, 0, 0, last].into()
     }
 
-    fn announce(addresses: &[u8]) -> Announcement {
+    fn announcement(addresses: &[u8]) -> Announcement {
         Announcement {
-            leads: true,
             pool: "p".to_owned(),
             origin: Origin::ConfigMap,
             addresses: addresses.iter().map(|last| ip(*last)).collect(),
@@ -158,101 +199,167 @@ mod tests {
         }
     }
 
-    fn only(names: &[&str]) -> Reach {
-        Reach::Only(names.iter().map(|name| (*name).to_owned()).collect())
+    fn on(addresses: &[u8], interfaces: &[&str]) -> Announcement {
+        let names = interfaces.iter().map(|name| (*name).to_owned());
+        Announcement {
+            reach: Reach::Only(names.collect()),
+            ..announcement(addresses)
+        }
     }
 
-    fn announce_on(addresses: &[u8], names: &[&str]) -> Verdict {
-        Verdict::Announce(Announcement {
-            leads: true,
-            reach: only(names),
-            ..announce(addresses)
-        })
-    }
-
-    fn everywhere(addresses: &[u8]) -> Vec<(IpAddr, Reach)> {
-        let each = addresses.iter();
-        each.map(|last| (ip(*last), Reach::Everywhere)).collect()
+    fn may(addresses: &[u8]) -> Verdict {
+        Verdict::May(announcement(addresses))
     }
 
     fn name(name: &str) -> ObjectName {
         ObjectName::new("ns", name)
     }
 
-    #[test]
-    fn the_same_verdict_again_changes_nothing() {
-        let mut announced = Announced::new();
-        let step = announced.apply(&name("a"), Verdict::Announce(announce(&[1, 2])));
-        assert_eq!(step.taken, everywhere(&[1, 2]));
-        assert_eq!(step.events, [Event::Announced(announce(&[1, 2]))]);
-        assert_eq!(
-            announced.apply(&name("a"), Verdict::Announce(announce(&[1, 2]))),
-            Step::default()
-        );
-        assert_eq!(
-            announced.apply(&name("b"), Verdict::Silent(Reason::NoEndpoints)),
-            Step::default()
-        );
+    fn elsewhere(last: u8) -> Reason {
+        Reason::HeldElsewhere {
+            address: ip(last),
+            holder: Some("n2".to_owned()),
+        }
+    }
+
+    /// What is told of the Service `a` alone.
+    fn of_a(events: Vec<(ObjectName, Event)>) -> Vec<Event> {
+        let each = events.into_iter();
+        each.map(|(service, event)| {
+            assert_eq!(service, name("a"));
+            event
+        })
+        .collect()
     }
 
     #[test]
-    fn a_shared_address_is_released_with_its_last_service() {
+    fn what_may_be_is_announced_while_it_is_held() {
         let mut announced = Announced::new();
-        announced.apply(&name("a"), Verdict::Announce(announce(&[1])));
-        let second = announced.apply(&name("b"), Verdict::Announce(announce(&[1])));
-        assert!(second.taken.is_empty());
-        let first_gone = announced.apply(&name("a"), Verdict::Silent(Reason::ServiceDeleted));
-        assert!(first_gone.released.is_empty());
-        assert_eq!(
-            first_gone.events,
-            [Event::Withdrawn(announce(&[1]), Reason::ServiceDeleted)]
-        );
-        let last_gone = announced.apply(&name("b"), Verdict::Silent(Reason::NoEndpoints));
-        assert_eq!(last_gone.released, [ip(1)]);
-        assert_eq!(announced.addresses().len(), 0);
+        assert_eq!(announced.apply(&name("a"), may(&[1, 2])), []);
+        assert_eq!(announced.may(&name("a")), Some(&announcement(&[1, 2])));
+        assert_eq!(announced.get(&name("a")), None);
+        assert!(!announced.leads(&name("a")) && !announced.is_held(ip(1)));
+
+        let second = of_a(announced.hold(ip(2), "eth0", None));
+        assert_eq!(second, [Event::Announced(announcement(&[2]))]);
+        assert!(!announced.leads(&name("a")), "another has the first");
+        let first = of_a(announced.hold(ip(1), "eth0", None));
+        assert_eq!(first, [Event::Announced(announcement(&[1, 2]))]);
+        assert!(announced.leads(&name("a")) && announced.is_held(ip(1)));
+        assert_eq!(announced.get(&name("a")), Some(&announcement(&[1, 2])));
+
+        let lost = of_a(announced.hold(ip(1), "eth0", Some(elsewhere(1))));
+        assert_eq!(lost, [Event::Withdrawn(announcement(&[1]), elsewhere(1))]);
+        assert_eq!(announced.get(&name("a")), Some(&announcement(&[2])));
+        assert!(!announced.leads(&name("a")) && !announced.is_held(ip(1)));
+        let silent = announced.apply(&name("a"), Verdict::Silent(Reason::NoEndpoints));
+        let withdrawn = Event::Withdrawn(announcement(&[2]), Reason::NoEndpoints);
+        assert_eq!(silent, [withdrawn]);
+        assert_eq!(announced.get(&name("a")), None);
+        assert_eq!(announced.may(&name("a")), None);
+        // The arbiter follows, and nothing is left to tell.
+        assert!(announced.is_held(ip(2)));
+        let gone = announced.hold(ip(2), "eth0", Some(Reason::NoEndpoints));
+        assert_eq!(gone, []);
+        assert!(!announced.is_held(ip(2)));
     }
 
     #[test]
-    fn changed_addresses_withdraw_and_announce_and_keep_what_stays() {
+    fn what_is_held_before_it_may_be_announced_is_announced_with_the_verdict() {
         let mut announced = Announced::new();
-        announced.apply(&name("a"), Verdict::Announce(announce(&[1, 2])));
-        let step = announced.apply(&name("a"), Verdict::Announce(announce(&[2, 3])));
-        assert_eq!((step.taken, step.released), (everywhere(&[3]), vec![ip(1)]));
+        assert_eq!(announced.hold(ip(1), "eth0", None), []);
+        let events = announced.apply(&name("a"), may(&[1]));
+        assert_eq!(events, [Event::Announced(announcement(&[1]))]);
+    }
+
+    #[test]
+    fn the_same_again_changes_nothing() {
+        let mut announced = Announced::new();
+        announced.apply(&name("a"), may(&[1, 2]));
+        announced.hold(ip(1), "eth0", None);
+        assert_eq!(announced.apply(&name("a"), may(&[1, 2])), []);
+        assert_eq!(announced.hold(ip(1), "eth0", None), []);
+        assert_eq!(announced.hold(ip(2), "eth0", Some(elsewhere(2))), []);
+        let silent = Verdict::Silent(Reason::NoEndpoints);
+        assert_eq!(announced.apply(&name("b"), silent), []);
+    }
+
+    #[test]
+    fn another_interface_is_no_other_announcement() {
+        let mut announced = Announced::new();
+        announced.apply(&name("a"), may(&[1, 2]));
+        announced.hold(ip(1), "eth0", None);
+        assert_eq!(announced.hold(ip(1), "eth1", None), []);
+        announced.hold(ip(2), "eth2", None);
+        let interfaces = announced.interfaces(&name("a"));
+        assert!(interfaces.into_iter().eq(["eth0", "eth1", "eth2"]));
+        assert_eq!(announced.hold(ip(1), "eth0", Some(elsewhere(1))), []);
+        assert_eq!(announced.get(&name("a")), Some(&announcement(&[1, 2])));
+        let interfaces = announced.interfaces(&name("a"));
+        assert!(interfaces.into_iter().eq(["eth1", "eth2"]));
+        assert!(announced.interfaces(&name("b")).is_empty());
+    }
+
+    #[test]
+    fn an_address_held_beyond_the_reach_of_a_service_is_not_announced_for_it() {
+        let mut announced = Announced::new();
+        announced.apply(&name("a"), Verdict::May(on(&[1], &["eth0"])));
+        announced.apply(&name("b"), may(&[1]));
+        let events = announced.hold(ip(1), "eth1", None);
+        let told = (name("b"), Event::Announced(announcement(&[1])));
+        assert_eq!(events, [told]);
+        assert!(announced.interfaces(&name("a")).is_empty());
+        let events = announced.hold(ip(1), "eth0", None);
+        let told = (name("a"), Event::Announced(on(&[1], &["eth0"])));
+        assert_eq!(events, [told]);
+        assert!(announced.interfaces(&name("a")).into_iter().eq(["eth0"]));
+        // Its advertisement names another one, where nothing is held yet; then one where it is.
+        let events = announced.apply(&name("a"), Verdict::May(on(&[1], &["eth2"])));
+        let former = on(&[1], &["eth0"]);
         assert_eq!(
-            step.events,
+            events,
+            [Event::Withdrawn(former, Reason::InterfacesChanged)]
+        );
+        let both = on(&[1], &["eth1", "eth2"]);
+        let events = announced.apply(&name("a"), Verdict::May(both.clone()));
+        assert_eq!(events, [Event::Announced(both)]);
+    }
+
+    #[test]
+    fn a_shared_address_comes_and_goes_for_all_that_may_be_announced() {
+        let mut announced = Announced::new();
+        announced.apply(&name("a"), may(&[1]));
+        announced.apply(&name("b"), may(&[2, 1]));
+        let told: Vec<_> = announced.hold(ip(1), "eth0", None);
+        let expected = ["a", "b"].map(|one| (name(one), Event::Announced(announcement(&[1]))));
+        assert_eq!(told, expected);
+        let deleted = announced.apply(&name("a"), Verdict::Silent(Reason::ServiceDeleted));
+        let withdrawn = Event::Withdrawn(announcement(&[1]), Reason::ServiceDeleted);
+        assert_eq!(deleted, [withdrawn]);
+        assert_eq!(announced.get(&name("b")), Some(&announcement(&[1])));
+        let told = announced.hold(ip(1), "eth0", Some(elsewhere(1)));
+        let withdrawn = Event::Withdrawn(announcement(&[1]), elsewhere(1));
+        assert_eq!(told, [(name("b"), withdrawn)]);
+    }
+
+    #[test]
+    fn changed_addresses_tell_what_goes_and_what_comes() {
+        let mut announced = Announced::new();
+        for last in 1..4 {
+            announced.hold(ip(last), "eth0", None);
+        }
+        announced.apply(&name("a"), may(&[1, 2]));
+        let events = announced.apply(&name("a"), may(&[2, 3]));
+        assert_eq!(
+            events,
             [
-                Event::Withdrawn(announce(&[1, 2]), Reason::LoadBalancerIpChanged),
-                Event::Announced(announce(&[2, 3]))
+                Event::Withdrawn(announcement(&[1]), Reason::LoadBalancerIpChanged),
+                Event::Announced(announcement(&[2, 3]))
             ]
         );
-    }
-
-    #[test]
-    fn other_interfaces_move_an_address_without_a_new_announcement() {
-        let mut announced = Announced::new();
-        let step = announced.apply(&name("a"), announce_on(&[1], &["eth0"]));
-        assert_eq!(step.taken, [(ip(1), only(&["eth0"]))]);
-        let step = announced.apply(&name("a"), announce_on(&[1], &["eth0", "eth1"]));
-        let moved = Step {
-            moved: vec![(ip(1), only(&["eth0", "eth1"]))],
-            ..Step::default()
-        };
-        assert_eq!(step, moved);
-        let same = announced.apply(&name("a"), announce_on(&[1], &["eth0", "eth1"]));
-        assert_eq!(same, Step::default());
-    }
-
-    #[test]
-    fn a_shared_address_is_answered_where_one_of_its_services_wants_it() {
-        let mut announced = Announced::new();
-        announced.apply(&name("a"), announce_on(&[1, 2], &["eth0"]));
-        let second = announced.apply(&name("b"), announce_on(&[1], &["eth1"]));
-        assert_eq!(second.moved, [(ip(1), only(&["eth0", "eth1"]))]);
-        let all = announced.apply(&name("c"), Verdict::Announce(announce(&[1])));
-        assert_eq!(all.moved, everywhere(&[1]));
-        announced.apply(&name("c"), Verdict::Silent(Reason::ServiceDeleted));
-        let gone = announced.apply(&name("a"), Verdict::Silent(Reason::NoEndpoints));
-        assert_eq!(gone.moved, [(ip(1), only(&["eth1"]))]);
-        assert_eq!(gone.released, [ip(2)]);
+        // In another order they are the same, but another one leads.
+        assert_eq!(announced.apply(&name("a"), may(&[3, 2])), []);
+        assert_eq!(announced.get(&name("a")), Some(&announcement(&[3, 2])));
+        assert!(announced.leads(&name("a")));
     }
 }

@@ -1,53 +1,65 @@
-//! Does this node announce this Service? MetalLB's rules: those of 0.12 for pools of the ConfigMap, those of 0.16 for
-//! pools that are objects of their own, with these differences, each for a reason:
+//! May this node announce this Service, and who may answer for an address in what order? MetalLB's rules: those of 0.12
+//! for pools of the ConfigMap, those of 0.16 for pools that are objects of their own, with these differences, each for a
+//! reason:
 //!
-//! * a node must be Ready, and so must a speaker on it where that can be seen: MetalLB asks its member list instead;
+//! * whether a node lives is no question here: the arbiter of each interface finds out who does answer. A Node that is not
+//!   Ready or cordoned, or whose speaker is not Ready, comes last;
 //! * a Node's own address is never announced: that would take the node off the network;
-//! * addresses are decided one by one, and Services that share one are decided together, so that it has one owner even
-//!   where their advertisements select different nodes.
+//! * addresses are ordered one by one, and Services that share one together, so that all agree who comes first for it
+//!   even where their advertisements select different nodes.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ferrolb_config::{Advertisement, Labels, ObjectName, Origin, Pool, Protocol};
 
 use crate::facts::{Endpoints, IngressIp, Node, Service, TrafficPolicy};
-use crate::order::elect;
+use crate::order::place;
 use crate::reach::Reach;
 use crate::reason::{NotEligible, Reason};
 use crate::view::View;
 
-/// What a node announces for one Service.
+/// What a node announces, or may announce, for one Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
     /// The pool its addresses are from.
     pub pool: String,
     /// Which kind of source that pool stands in.
     pub origin: Origin,
-    /// The addresses this node answers for, of both families, in the order of the Service's status; at least one.
+    /// The addresses, of both families, in the order of the Service's status; at least one.
     pub addresses: Vec<IpAddr>,
-    /// The Service's first address is among them. Where a Service shares one of two addresses, two nodes may announce it;
-    /// one of them leads.
-    pub leads: bool,
-    /// The interfaces they are answered for on, for this Service's sake.
+    /// The interfaces of this node they may be answered for on, for this Service's sake.
     pub reach: Reach,
 }
 
-/// Whether a node announces a Service.
+/// Whether a node may announce a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does.
-    Announce(Announcement),
-    /// It does not.
+    /// It may, with all of the Service's addresses, where it holds them.
+    May(Announcement),
+    /// It may not.
     Silent(Reason),
 }
 
-/// Decides whether the node `me` announces the Service `name`. Which interfaces there are is known of one node only, so
-/// only there is the verdict whole.
+/// Who may answer for one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The nodes in MetalLB's order, best first; at least one. Those that are not willing come after all that are.
+    pub order: Vec<String>,
+    /// How many, from the first, are willing; the rest are to leave what they hold to them.
+    pub willing: usize,
+    /// Where this node may answer for it, for the sake of any Service that has it; none if this node may not, which is
+    /// where it is not in the order.
+    pub reach: Option<Reach>,
+}
+
+/// Decides whether the node `me` may announce the Service `name`. Which interfaces there are is known of one node only, so
+/// only for that one is the verdict whole.
 pub fn decide(view: &View, me: &str, name: &ObjectName) -> Verdict {
     match announcement(view, me, name) {
-        Ok(announcement) => Verdict::Announce(announcement),
+        Ok(announcement) => Verdict::May(announcement),
         Err(reason) => Verdict::Silent(reason),
     }
 }
@@ -59,24 +71,49 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
     let service = view.service(name).ok_or(Reason::ServiceDeleted)?;
     let pool = allowed(view, service)?;
     let mine = Candidacy::new(view, name, service, pool);
-    let mut reason = None;
-    let mut addresses = Vec::new();
-    for address in service.addresses() {
-        match ownership(me, &mine, address) {
-            Ok(()) => addresses.push(address),
-            Err(why) => reason = reason.or(Some(why)),
-        }
-    }
-    match reason {
-        Some(reason) if addresses.is_empty() => Err(reason),
-        _ => Ok(Announcement {
+    match mine.admits(me) {
+        Ok(()) => Ok(Announcement {
             pool: pool.name().to_owned(),
             origin: pool.origin(),
-            leads: service.addresses().next() == addresses.first().copied(),
-            reach: mine.reach(me, &addresses)?,
-            addresses,
+            addresses: service.addresses().collect(),
+            reach: mine.reach(me)?,
         }),
+        Err(NotEligible::NoEndpoints) => Err(Reason::NoEndpoints),
+        Err(why) => {
+            let address = service.addresses().next();
+            let first = address.and_then(|address| {
+                let order = ordered(&candidacies(view, address));
+                order.first().map(|candidate| candidate.node.to_owned())
+            });
+            Err(match first {
+                Some(owner) => Reason::NotEligible { owner, why },
+                None => Reason::NoCandidate(why),
+            })
+        }
     }
+}
+
+/// Who may answer for `address`, and where the node `me` may; none while not everything has been listed, if no Service
+/// that may be announced has it, or if nobody may answer for it.
+///
+/// All nodes that see the same objects come to the same order, but for this: a node that has none of the interfaces it
+/// would have to answer on leaves itself out, and the others cannot know.
+pub fn standing(view: &View, me: &str, address: IpAddr) -> Option<Standing> {
+    if !view.complete() {
+        return None;
+    }
+    let candidacies = candidacies(view, address);
+    let mine = candidacies.iter().filter(|one| one.admits(me).is_ok());
+    let reach = mine
+        .filter_map(|one| one.reach(me).ok())
+        .reduce(|all, one| all.union(&one));
+    let mut order = ordered(&candidacies);
+    order.retain(|candidate| candidate.node != me || reach.is_some());
+    (!order.is_empty()).then(|| Standing {
+        willing: order.iter().filter(|candidate| candidate.willing).count(),
+        order: order.iter().map(|one| one.node.to_owned()).collect(),
+        reach,
+    })
 }
 
 /// The layer-2 pool the Service's addresses are from, if somebody may announce them at all.
@@ -115,7 +152,6 @@ fn allowed<'a>(view: &'a View, service: &Service) -> Result<&'a Pool, Reason> {
 /// What makes a node eligible for one Service.
 struct Candidacy<'a> {
     view: &'a View,
-    name: &'a ObjectName,
     service: &'a Service,
     endpoints: Cow<'a, Endpoints>,
     origin: Origin,
@@ -124,11 +160,10 @@ struct Candidacy<'a> {
 }
 
 impl<'a> Candidacy<'a> {
-    fn new(view: &'a View, name: &'a ObjectName, service: &'a Service, pool: &'a Pool) -> Self {
+    fn new(view: &'a View, name: &ObjectName, service: &'a Service, pool: &'a Pool) -> Self {
         let advertisements = pool.advertisements();
         Self {
             view,
-            name,
             service,
             endpoints: view.endpoints_of(name),
             origin: pool.origin(),
@@ -149,12 +184,12 @@ impl<'a> Candidacy<'a> {
         if !self.endpoints.usable().any {
             return Err(NotEligible::NoEndpoints);
         }
-        let node = self.view.nodes().live_node(name)?;
-        self.admits_live(name, node)
+        let node = self.view.nodes().candidate(name)?;
+        self.admits_node(name, node)
     }
 
-    /// The same for one of the live nodes, while there are endpoints.
-    fn admits_live(&self, name: &str, node: &Node) -> Result<(), NotEligible> {
+    /// The same for one of the nodes that may announce at all, while there are endpoints.
+    fn admits_node(&self, name: &str, node: &Node) -> Result<(), NotEligible> {
         if self.view.nodes().excludes(node, self.origin) {
             return Err(NotEligible::Excluded);
         }
@@ -168,20 +203,21 @@ impl<'a> Candidacy<'a> {
         Ok(())
     }
 
-    /// The live nodes that may announce the Service, and how much each is preferred: the sum over the advertisements that
-    /// speak of the Service there.
-    fn candidates(&self) -> impl Iterator<Item = (&'a str, u64)> {
-        let live = self.view.nodes().live_nodes();
-        let live = live.filter(|_| self.endpoints.usable().any);
-        let admitted = live.filter(|(name, node)| self.admits_live(name, node).is_ok());
-        admitted.map(|(name, node)| {
+    /// The nodes that may announce the Service, whether they are willing, and how much each is preferred: the sum over the
+    /// advertisements that speak of the Service there.
+    fn candidates(&self) -> impl Iterator<Item = (&'a str, bool, u64)> {
+        let all = self.view.nodes().candidates();
+        let all = all.filter(|_| self.endpoints.usable().any);
+        let admitted = all.filter(|(name, node, _)| self.admits_node(name, node).is_ok());
+        admitted.map(|(name, node, willing)| {
             let weights = self.advertisements_on(&node.labels);
-            (name, weights.map(|one| one.preference(&node.labels)).sum())
+            let weights = weights.map(|one| one.preference(&node.labels));
+            (name, willing, weights.sum())
         })
     }
 
-    /// Where `node`, which is the one whose interfaces are known, answers for the Service's `addresses`.
-    fn reach(&self, node: &str, addresses: &[IpAddr]) -> Result<Reach, Reason> {
+    /// Where `node`, which is the one whose interfaces are known, may answer for the Service's addresses.
+    fn reach(&self, node: &str) -> Result<Reach, Reason> {
         let mut named: BTreeSet<&String> = BTreeSet::new();
         let labels = self.view.nodes().labels(node);
         for advertisement in self.advertisements_on(labels) {
@@ -195,12 +231,30 @@ impl<'a> Candidacy<'a> {
         let found: BTreeSet<String> = found.map(|name| (*name).clone()).collect();
         if found.is_empty() {
             return Err(Reason::NoInterface {
-                addresses: addresses.to_vec(),
+                addresses: self.service.addresses().collect(),
                 named: named.into_iter().cloned().collect(),
             });
         }
         Ok(Reach::Only(found))
     }
+}
+
+/// The Services that have the address and may be announced.
+fn candidacies(view: &View, address: IpAddr) -> Vec<Candidacy<'_>> {
+    let sharers = view.sharers(address);
+    sharers
+        .filter_map(|(name, service)| {
+            let pool = allowed(view, service).ok()?;
+            Some(Candidacy::new(view, name, service, pool))
+        })
+        .collect()
+}
+
+/// A node that may answer for an address.
+struct Candidate<'a> {
+    node: &'a str,
+    willing: bool,
+    rank: Rank,
 }
 
 /// How good a candidate is for an address, better ones being greater. What is equal is settled by the order of nodes.
@@ -213,47 +267,34 @@ struct Rank {
     preference: u64,
 }
 
-/// Whether `me` owns one address of the Service `mine` is about: it is the best of all nodes that may announce it for one
-/// of the Services that have it, and may do so for this one.
-fn ownership(me: &str, mine: &Candidacy<'_>, address: IpAddr) -> Result<(), Reason> {
-    let view = mine.view;
+/// Who may announce one of the Services that share an address, best first.
+fn ordered<'a>(sharers: &[Candidacy<'a>]) -> Vec<Candidate<'a>> {
     // The key is the first ingress address: of several Services the smallest such text, so that all agree.
-    let mut key: Option<String> = None;
-    let mut candidates: BTreeMap<&str, Rank> = BTreeMap::new();
-    for (sharer, service) in view.sharers(address) {
-        let Ok(pool) = allowed(view, service) else {
-            continue;
-        };
-        if let Some(text) = service.addresses().next().map(|head| head.to_string()) {
-            key = Some(key.map_or_else(|| text.clone(), |smallest| smallest.min(text.clone())));
-        }
-        let theirs;
-        let candidacy = if sharer == mine.name {
-            mine
-        } else {
-            theirs = Candidacy::new(view, sharer, service, pool);
-            &theirs
-        };
-        for (node, preference) in candidacy.candidates() {
-            let rank = candidates.entry(node).or_default();
-            rank.services += 1;
-            rank.preference += preference;
-        }
+    let heads = sharers
+        .iter()
+        .filter_map(|one| one.service.addresses().next());
+    let key = heads.map(|head| head.to_string()).min().unwrap_or_default();
+    let mut found: BTreeMap<&str, (bool, Rank)> = BTreeMap::new();
+    for (node, willing, preference) in sharers.iter().flat_map(Candidacy::candidates) {
+        let (_, rank) = found.entry(node).or_insert((willing, Rank::default()));
+        rank.services += 1;
+        rank.preference += preference;
     }
-    let key = key.unwrap_or_default();
-    let ranked = candidates.iter().map(|(node, rank)| (*node, *rank));
-    match (elect(ranked, &key), mine.admits(me)) {
-        (Some(owner), Ok(())) if owner == me => Ok(()),
-        (Some(owner), Ok(())) => Err(Reason::NotOwner {
-            owner: owner.to_owned(),
-            key,
-        }),
-        // A node that may announce is among the candidates, so without any it may not.
-        (_, Err(NotEligible::NoEndpoints)) | (None, Ok(())) => Err(Reason::NoEndpoints),
-        (Some(owner), Err(why)) => Err(Reason::NotEligible {
-            owner: owner.to_owned(),
-            why,
-        }),
-        (None, Err(why)) => Err(Reason::NoCandidate(why)),
-    }
+    let each = found.into_iter();
+    let mut order: Vec<_> = each
+        .map(|(node, (willing, rank))| Candidate {
+            node,
+            willing,
+            rank,
+        })
+        .collect();
+    order.sort_by_cached_key(|one| {
+        (
+            !one.willing,
+            Reverse(one.rank),
+            place(one.node, &key),
+            one.node,
+        )
+    });
+    order
 }

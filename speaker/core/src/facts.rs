@@ -156,8 +156,12 @@ pub struct Node {
     pub ready: bool,
     /// Condition `NetworkUnavailable` is `True`.
     pub network_unavailable: bool,
+    /// `spec.unschedulable`: the Node is cordoned.
+    pub unschedulable: bool,
     /// `status.addresses` of types `InternalIP` and `ExternalIP`.
     pub addresses: BTreeSet<IpAddr>,
+    /// Those of type `InternalIP`, in order.
+    pub internal: Vec<IpAddr>,
     /// `metadata.labels`, for the selectors of advertisements.
     pub labels: Labels,
 }
@@ -166,6 +170,11 @@ impl Node {
     /// It has the label `node.kubernetes.io/exclude-from-external-load-balancers`, whatever its value.
     pub(crate) fn excluded(&self) -> bool {
         self.labels.contains_key(EXCLUDE)
+    }
+
+    /// The address its kernel is asked by: the first `InternalIP`, IPv4 before IPv6.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.internal.iter().copied().min_by_key(IpAddr::is_ipv6)
     }
 }
 
@@ -187,9 +196,9 @@ pub struct Members {
     pub live: BTreeSet<String>,
     /// Nodes whose speaker did, and has said goodbye or fallen silent since.
     pub gone: BTreeSet<String>,
-    /// One of the live speakers is MetalLB's. It knows nothing but gossip, so that alone decides then, or the two kinds
-    /// would not elect alike.
-    pub metallb: bool,
+    /// Those of the live whose speaker is MetalLB's. It knows nothing but gossip, so while there is one, gossip alone says
+    /// who lives and nobody is put last, or the two kinds would not elect alike.
+    pub metallb: BTreeSet<String>,
 }
 
 #[cfg(test)]

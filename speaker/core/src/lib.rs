@@ -1,28 +1,29 @@
-//! Which node answers for which address, and when it says so unasked: the pure decision.
+//! Which nodes may answer for which address, in what order, and what that makes of what this node holds: the pure decision.
 //!
 //! ```text
-//!  Kubernetes ── apply, delete ──▶ View ── decide(me, service) ──▶ Verdict ──▶ Announced ──▶ Step
-//!                                   │ names the Services                        what changed: addresses
-//!                                   ▼ a change touches                          taken and released, events
-//!                                 Touched                                        │
-//!                                                                                ▼
+//!  Kubernetes ── apply, delete ──▶ View ── standing(me, address) ──▶ Standing ──▶ the arbiter of each interface
+//!                                   │ └─── decide(me, service) ───▶ Verdict            │ what this node holds
+//!                                   ▼ names the Services a change touches │            ▼
+//!                                 Touched                                 └───▶ Announced ──▶ Event
+//!
 //!                                              now ──▶ Burst ──▶ gratuitous rounds that are due
 //! ```
 //!
 //! Nothing here reads a clock, draws a number or waits. Every speaker that sees the same objects comes to the same
-//! answer, and to MetalLB's: that is what keeps two nodes from answering at once.
+//! order, and to MetalLB's. Who of them does answer is found out on the wire (`ferrolb_speaker_arbiter`).
 //!
 //! | file | holds |
 //! |---|---|
 //! | `order` | MetalLB's order of nodes for one address |
 //! | `facts` | what is kept of each Kubernetes object |
-//! | `nodes` | which nodes live, and whom the exclude label keeps out |
+//! | `nodes` | which nodes may announce, are willing and are believed to live, and whom the exclude label keeps out |
 //! | `view` | all facts, indexed; which Services a change touches |
 //! | `reach` | on which interfaces an address is answered for |
-//! | `decide` | does this node announce this Service |
+//! | `decide` | may this node announce this Service; who may answer for an address |
 //! | `reason` | why not, in MetalLB's word and in a sentence |
-//! | `announced` | what this node announces now, and what a verdict changes about it |
+//! | `announced` | what this node announces: what it may, where it holds the address |
 //! | `burst` | the schedule of gratuitous frames |
+//! | `repair` | whether those who used an address learned that it has moved |
 
 mod announced;
 mod burst;
@@ -32,15 +33,17 @@ mod nodes;
 mod order;
 mod reach;
 mod reason;
+mod repair;
 mod view;
 
-pub use announced::{Announced, Event, Step};
+pub use announced::{Announced, Event};
 pub use burst::{Burst, PACE, PERIOD, ROUNDS};
-pub use decide::{Announcement, Verdict, decide};
+pub use decide::{Announcement, Standing, Verdict, decide, standing};
 pub use facts::{
     Endpoint, Endpoints, IngressIp, Members, Node, Service, SpeakerPod, TrafficPolicy,
 };
-pub use order::{elect, first, order};
+pub use order::first;
 pub use reach::Reach;
 pub use reason::{NotEligible, Reason};
-pub use view::{Kind, Touched, View};
+pub use repair::{Host, Lesson, Repair};
+pub use view::{Kind, Peer, Settings, Touched, View};

@@ -1,4 +1,4 @@
-//! Which nodes live, as far as anybody can tell: the one place that says who may announce at all, Services aside.
+//! Which nodes may announce at all, Services aside, which of those should rather not, and which are believed to live.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
@@ -8,6 +8,7 @@ use ferrolb_config::{Labels, Origin};
 
 use crate::facts::{Members, Node, SpeakerPod};
 use crate::reason::NotEligible;
+use crate::view::{Peer, Settings};
 
 /// What is known of the cluster's nodes and of the speakers on them.
 #[derive(Debug, Default)]
@@ -21,10 +22,9 @@ pub(crate) struct Nodes {
     spoken_for: BTreeSet<String>,
     /// What gossip knows.
     members: Members,
-    /// Names of the nodes that are live. Kept, because every Service asks.
-    live: BTreeSet<String>,
-    /// The exclude label counts for nothing, because the operator said so.
-    ignore_exclusion: bool,
+    /// The nodes that may announce, and whether they are willing. Kept, because every Service asks.
+    candidates: BTreeMap<String, bool>,
+    settings: Settings,
     /// Every known node has the exclude label.
     all_excluded: bool,
 }
@@ -33,16 +33,16 @@ pub(crate) struct Nodes {
 static UNLABELLED: Labels = Labels::new();
 
 impl Nodes {
-    /// Knows no node. `ignore_exclusion`: the label that excludes nodes counts for nothing (`--ignore-exclude-lb`).
-    pub(crate) fn new(ignore_exclusion: bool) -> Self {
+    /// Knows no node.
+    pub(crate) fn new(settings: Settings) -> Self {
         Self {
-            ignore_exclusion,
+            settings,
             ..Self::default()
         }
     }
 
-    /// A Node is new or has changed; gives what was known of it, and whether that changes who is live, whose an address
-    /// is, or whom the exclude label keeps out.
+    /// A Node is new or has changed; gives what was known of it, and whether that changes who may announce or is willing, whose
+    /// an address is, or whom the exclude label keeps out.
     pub(crate) fn apply(&mut self, name: String, node: Node) -> (Option<Node>, bool) {
         let former = self.known.insert(name, node);
         let changed = self.changed();
@@ -59,49 +59,71 @@ impl Nodes {
         self.known.get(name)
     }
 
-    /// The speakers' pods; true if that changes who is live.
+    /// The speakers' pods; true if that changes who is willing.
     pub(crate) fn set_speakers(&mut self, speakers: Option<Vec<SpeakerPod>>) -> bool {
         self.speakers = speakers;
-        self.find_live()
+        self.find_candidates()
     }
 
-    /// What gossip knows of the speakers; true if that changes who is live.
+    /// What gossip knows of the speakers; true if that changes who is willing.
     pub(crate) fn set_members(&mut self, members: Members) -> bool {
         self.members = members;
-        self.find_live()
+        self.find_candidates()
     }
 
-    /// The names of the live nodes.
-    pub(crate) fn live(&self) -> &BTreeSet<String> {
-        &self.live
+    /// A node that may announce, or what keeps it from that.
+    pub(crate) fn candidate(&self, name: &str) -> Result<&Node, NotEligible> {
+        let node = self.known.get(name).ok_or(NotEligible::UnknownNode)?;
+        if node.network_unavailable {
+            Err(NotEligible::NetworkUnavailable)
+        } else {
+            Ok(node)
+        }
     }
 
-    /// The live nodes.
-    pub(crate) fn live_nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
-        let names = self.live.iter();
-        names.filter_map(|name| Some((name.as_str(), self.known.get(name)?)))
+    /// The nodes that may announce, and whether they are willing.
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = (&str, &Node, bool)> {
+        let all = self.candidates.iter();
+        all.filter_map(|(name, willing)| Some((name.as_str(), self.known.get(name)?, *willing)))
     }
 
-    /// A node that is live, or what keeps it from being.
+    /// All nodes, as the arbiter of an interface wants to know them.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = Peer> {
+        self.known.iter().map(|(name, node)| Peer {
+            node: name.clone(),
+            address: node.address(),
+            live: self.lives(name, node),
+            legacy: self.members.metallb.contains(name),
+        })
+    }
+
+    /// Whether a node that may announce is to keep what it holds, and to be given more.
+    ///
+    /// Who is not Ready, whose speaker is not or who is cordoned goes last, and does not fall out: what it holds it hands
+    /// over, and where there is nobody else it is better than none. MetalLB's speakers look at none of this, so beside
+    /// one everybody is willing.
+    fn willing(&self, name: &str, node: &Node) -> bool {
+        let leaves = self.settings.leave_cordoned && node.unschedulable;
+        !self.members.metallb.is_empty() || node.ready && self.speaks(name) && !leaves
+    }
+
+    /// Whether the speaker on a node is Ready, where the pods tell.
+    fn speaks(&self, name: &str) -> bool {
+        self.spoken_for.is_empty() || self.spoken_for.contains(name)
+    }
+
+    /// What Kubernetes and gossip believe of a node, for where the wire does not tell.
     ///
     /// Gossip notices in seconds what Kubernetes notices in a minute, so who is gone by gossip is gone. Who is a member is
     /// not yet fit to answer: its sockets may fail, or it may still be reading; its pod's readiness tells. Beside MetalLB's
     /// speakers, which look at gossip alone, gossip alone counts.
-    pub(crate) fn live_node(&self, name: &str) -> Result<&Node, NotEligible> {
-        let node = self.known.get(name).ok_or(NotEligible::UnknownNode)?;
-        if node.network_unavailable {
-            Err(NotEligible::NetworkUnavailable)
-        } else if self.members.gone.contains(name) {
-            Err(NotEligible::SpeakerGone)
-        } else if self.members.metallb {
-            let member = self.members.live.contains(name);
-            member.then_some(node).ok_or(NotEligible::SpeakerGone)
-        } else if !node.ready {
-            Err(NotEligible::NodeNotReady)
-        } else if !self.spoken_for.is_empty() && !self.spoken_for.contains(name) {
-            Err(NotEligible::SpeakerNotReady)
+    fn lives(&self, name: &str, node: &Node) -> bool {
+        if node.network_unavailable || self.members.gone.contains(name) {
+            false
+        } else if self.members.metallb.is_empty() {
+            node.ready && self.speaks(name)
         } else {
-            Ok(node)
+            self.members.live.contains(name)
         }
     }
 
@@ -111,7 +133,7 @@ impl Nodes {
     /// it keeps nobody out.
     pub(crate) fn excludes(&self, node: &Node, origin: Origin) -> bool {
         origin == Origin::Resource
-            && !self.ignore_exclusion
+            && !self.settings.ignore_exclusion
             && !self.all_excluded
             && node.excluded()
     }
@@ -119,7 +141,7 @@ impl Nodes {
     /// The exclude label is not heeded although nobody said so: every node has it. The first of them by name, if so.
     pub(crate) fn exclusion_void(&self) -> Option<&str> {
         let (first, _) = self.known.first_key_value()?;
-        (self.all_excluded && !self.ignore_exclusion).then_some(first)
+        (self.all_excluded && !self.settings.ignore_exclusion).then_some(first)
     }
 
     /// `metadata.labels` of a node.
@@ -143,26 +165,29 @@ impl Nodes {
         let addresses_before = mem::replace(&mut self.addresses, addresses.collect());
         let excluded_before = self.all_excluded;
         self.all_excluded = !self.known.is_empty() && self.known.values().all(Node::excluded);
-        let live_changed = self.find_live();
-        live_changed || addresses_before != self.addresses || excluded_before != self.all_excluded
+        let candidates_changed = self.find_candidates();
+        candidates_changed
+            || addresses_before != self.addresses
+            || excluded_before != self.all_excluded
     }
 
-    /// Finds who is live again; true if that is not who was.
+    /// Finds again who may announce and is willing; true if that is not as it was.
     ///
     /// Speakers count only if there is one: where no pod is known Ready on a known node, the Nodes' readiness alone
     /// decides. Either the pods are unknown or not the speakers' (the label selector does not fit them), or the news of
     /// ours is late: whoever decides here is a speaker that runs, so a list without any Ready one is out of date.
-    fn find_live(&mut self) -> bool {
+    fn find_candidates(&mut self) -> bool {
         let pods = self.speakers.iter().flatten();
         self.spoken_for = pods
             .filter(|pod| pod.ready && self.known.contains_key(&pod.node))
             .map(|pod| pod.node.clone())
             .collect();
-        let names = self
-            .known
-            .keys()
-            .filter(|name| self.live_node(name).is_ok());
-        let live = names.cloned().collect();
-        mem::replace(&mut self.live, live) != self.live
+        let known = self.known.keys();
+        let candidates = known.filter_map(|name| {
+            let node = self.candidate(name).ok()?;
+            Some((name.clone(), self.willing(name, node)))
+        });
+        let candidates = candidates.collect();
+        mem::replace(&mut self.candidates, candidates) != self.candidates
     }
 }

@@ -2,40 +2,19 @@
 
 use sha2::{Digest, Sha256};
 
-/// Puts `nodes` in order for `key`, the first of them being the owner: ascending by the SHA-256 digest of
-/// `node "#" key`. `key` is an address in its canonical text (dotted, or RFC 5952).
-///
-/// Every node's place depends on nothing but its own name and the key, so a node that comes or goes moves only the
-/// addresses it owns.
-pub fn order<'a>(nodes: impl IntoIterator<Item = &'a str>, key: &str) -> Vec<&'a str> {
-    let mut placed: Vec<_> = nodes
-        .into_iter()
-        .map(|node| (place(node, key), node))
-        .collect();
-    placed.sort_unstable();
-    placed.into_iter().map(|(_, node)| node).collect()
-}
-
-/// The first of `nodes` in the order for `key`; none if there are none.
+/// The first of `nodes` in the order for `key`; none if there are none. `key` is an address in its canonical text (dotted,
+/// or RFC 5952).
 pub fn first<'a>(nodes: impl IntoIterator<Item = &'a str>, key: &str) -> Option<&'a str> {
     nodes
         .into_iter()
         .min_by_key(|node| (place(node, key), *node))
 }
 
-/// The owner among candidates that are not all alike: of those with the highest rank the first in the order for `key`;
-/// none if there are none.
-pub fn elect<'a, R: Ord + Copy>(
-    candidates: impl IntoIterator<Item = (&'a str, R)> + Clone,
-    key: &str,
-) -> Option<&'a str> {
-    let ranks = candidates.clone().into_iter().map(|(_, rank)| rank);
-    let highest = ranks.max()?;
-    let best = candidates.into_iter().filter(|(_, rank)| *rank == highest);
-    first(best.map(|(node, _)| node), key)
-}
-
-fn place(node: &str, key: &str) -> [u8; 32] {
+/// A node's place in the order for `key`, ascending: the SHA-256 digest of `node "#" key`.
+///
+/// It depends on nothing but the node's own name and the key, so a node that comes or goes moves only the addresses it
+/// comes first for.
+pub(crate) fn place(node: &str, key: &str) -> [u8; 32] {
     Sha256::new()
         .chain_update(node)
         .chain_update("#")
@@ -48,7 +27,12 @@ fn place(node: &str, key: &str) -> [u8; 32] {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{elect, first, order, place};
+    use super::{first, place};
+
+    fn order<'a>(mut nodes: Vec<&'a str>, key: &str) -> Vec<&'a str> {
+        nodes.sort_by_cached_key(|node| place(node, key));
+        nodes
+    }
 
     #[test]
     fn metallb_digests() {
@@ -91,25 +75,11 @@ mod tests {
             (kind, "fc00:f853:ccd:e799::1", [two, control, one]),
             (kind, "default/nginx", [two, control, one]),
         ] {
-            assert_eq!(order(nodes, key), expected, "{key}");
+            assert_eq!(order(nodes.to_vec(), key), expected, "{key}");
         }
-        assert_eq!(order(["iris1", "iris2"], "10.20.30.1"), ["iris2", "iris1"]);
+        assert_eq!(first(["iris1", "iris2"], "10.20.30.1"), Some("iris2"));
         assert_eq!(first(["iris1", "iris2"], "10.20.30.2"), Some("iris1"));
         assert_eq!(first([], "10.20.30.2"), None);
-    }
-
-    #[test]
-    fn a_higher_rank_goes_before_the_order() {
-        // Appendix A: a, c, b.
-        let ranked = |a, b, c| [("node-a", a), ("node-b", b), ("node-c", c)];
-        for (candidates, owner) in [
-            (ranked(0, 0, 0), "node-a"),
-            (ranked(0, 1, 0), "node-b"),
-            (ranked(1, 2, 2), "node-c"),
-        ] {
-            assert_eq!(elect(candidates, "192.168.1.240"), Some(owner));
-        }
-        assert_eq!(elect::<u64>([], "192.168.1.240"), None);
     }
 
     proptest! {
@@ -117,12 +87,12 @@ mod tests {
         fn first_is_the_first_and_losing_a_node_moves_only_its_own(
             mut nodes in prop::collection::btree_set("[a-z]{1,4}", 1..8), key in "[0-9.]{1,9}",
         ) {
-            let all: Vec<String> = order(nodes.iter().map(String::as_str), &key)
-                .into_iter().map(str::to_owned).collect();
-            prop_assert_eq!(first(nodes.iter().map(String::as_str), &key), Some(all[0].as_str()));
+            let all = nodes.clone();
+            let all = order(all.iter().map(String::as_str).collect(), &key);
+            prop_assert_eq!(first(nodes.iter().map(String::as_str), &key), Some(all[0]));
             let lost = nodes.pop_first().unwrap();
-            let rest: Vec<&str> = all.iter().map(String::as_str).filter(|node| *node != lost).collect();
-            prop_assert_eq!(order(nodes.iter().map(String::as_str), &key), rest);
+            let rest: Vec<&str> = all.into_iter().filter(|node| *node != lost).collect();
+            prop_assert_eq!(order(nodes.iter().map(String::as_str).collect(), &key), rest);
         }
     }
 }

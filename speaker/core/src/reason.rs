@@ -49,30 +49,35 @@ pub enum Reason {
     /// No node at all may announce.
     #[error("no node may announce it; this one may not because {0}")]
     NoCandidate(NotEligible),
-    /// Another node comes before this one.
-    #[error("node {owner:?} announces it: it comes before this node in the order for {key}")]
-    NotOwner {
-        /// The owner.
-        owner: String,
-        /// The address whose text makes the order.
-        key: String,
+    /// This node may announce it, and another answers for the address.
+    #[error("{} answers for {address}", node_or_another(holder.as_deref()))]
+    HeldElsewhere {
+        /// The address.
+        address: IpAddr,
+        /// The node that answers, where it is known.
+        holder: Option<String>,
     },
-    /// This node may not announce, another may.
-    #[error("node {owner:?} holds its address; this node may not announce it because {why}")]
+    /// This node may not announce, others may.
+    #[error(
+        "node {owner:?} comes first for its address; this node may not announce it because {why}"
+    )]
     NotEligible {
-        /// The owner.
+        /// The first of the others.
         owner: String,
         /// What keeps this node out.
         why: NotEligible,
     },
-    /// This node owns the addresses, and has none of the interfaces they are to be announced on.
-    #[error("this node announces it, and has none of the interfaces its L2Advertisements name: {}", named.join(", "))]
+    /// This node may announce, and has none of the interfaces it is to do so on.
+    #[error("this node may announce it, and has none of the interfaces its L2Advertisements name: {}", named.join(", "))]
     NoInterface {
         /// The addresses.
         addresses: Vec<IpAddr>,
         /// `spec.interfaces` of the advertisements that select this node, in order.
         named: Vec<String>,
     },
+    /// Announced before on interfaces that are no longer its own, and not yet on others.
+    #[error("the interfaces the Service is announced on changed")]
+    InterfacesChanged,
     /// Announced before with other addresses.
     #[error("the Service's addresses changed")]
     LoadBalancerIpChanged,
@@ -80,7 +85,7 @@ pub enum Reason {
 
 impl Reason {
     /// MetalLB's word for the `reason` key of a log line (`serviceWithdrawn`), which is also this reason's metric label.
-    /// `notSynced`, `nodeAddress` and `noInterface` are ours: MetalLB does not know these cases, or takes no notice.
+    /// `notSynced`, `nodeAddress`, `noInterface` and `interfacesChanged` are ours: MetalLB does not know these cases, or takes no notice.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::NotSynced => "notSynced",
@@ -101,8 +106,9 @@ impl Reason {
             } => "noMatchingAdvertisement",
             Self::NoEndpoints
             | Self::NoCandidate(_)
-            | Self::NotOwner { .. }
+            | Self::HeldElsewhere { .. }
             | Self::NotEligible { .. } => "notOwner",
+            Self::InterfacesChanged => "interfacesChanged",
             Self::LoadBalancerIpChanged => "loadBalancerIPChanged",
         }
     }
@@ -117,24 +123,15 @@ impl Reason {
     }
 }
 
-/// What keeps one node out, whatever its place in the order.
+/// What keeps one node out of the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotEligible {
     /// There is no Node object of its name.
     #[error("there is no Node of this node's name")]
     UnknownNode,
-    /// The Node is not Ready.
-    #[error("its Node is not Ready")]
-    NodeNotReady,
     /// The Node's network is not set up.
     #[error("its Node has the condition NetworkUnavailable")]
     NetworkUnavailable,
-    /// No speaker pod on it is Ready.
-    #[error("no speaker pod on it is Ready")]
-    SpeakerNotReady,
-    /// Its speaker said goodbye, or gossip has not heard of it for too long.
-    #[error("gossip has lost the speaker on it")]
-    SpeakerGone,
     /// The Node has the label that excludes it.
     #[error("its Node has the label node.kubernetes.io/exclude-from-external-load-balancers")]
     Excluded,
@@ -152,4 +149,29 @@ pub enum NotEligible {
 fn list(addresses: &[IpAddr]) -> String {
     let texts: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
     texts.join(", ")
+}
+
+fn node_or_another(node: Option<&str>) -> String {
+    node.map_or_else(
+        || "another node".to_owned(),
+        |node| format!("node {node:?}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn who_answers_is_named_where_it_is_known() {
+        let held = |holder: Option<&str>| Reason::HeldElsewhere {
+            address: [192, 0, 2, 1].into(),
+            holder: holder.map(str::to_owned),
+        };
+        let named = held(Some("n2"));
+        assert_eq!(named.to_string(), "node \"n2\" answers for 192.0.2.1");
+        let unknown = held(None);
+        assert_eq!(unknown.to_string(), "another node answers for 192.0.2.1");
+        assert_eq!((named.word(), unknown.word()), ("notOwner", "notOwner"));
+    }
 }

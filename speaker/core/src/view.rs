@@ -40,7 +40,7 @@ impl Kind {
     ];
 }
 
-/// The Services whose verdict a change may have altered.
+/// The Services whose verdict, or the order of nodes for whose addresses, a change may have altered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
     /// These; often none.
@@ -75,6 +75,38 @@ impl Touched {
     }
 }
 
+/// What the operator set that decisions depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The label `node.kubernetes.io/exclude-from-external-load-balancers` counts for nothing (`--ignore-exclude-lb`,
+    /// MetalLB 0.13.12). False unless said.
+    pub ignore_exclusion: bool,
+    /// A cordoned Node (`spec.unschedulable`) hands over what it holds, and comes after all others. True unless said.
+    pub leave_cordoned: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ignore_exclusion: false,
+            leave_cordoned: true,
+        }
+    }
+}
+
+/// A node as Kubernetes and gossip know it, for the arbiters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub node: String,
+    /// Its first `InternalIP`, IPv4 before IPv6, which its kernel answers for; none if it has none.
+    pub address: Option<IpAddr>,
+    /// Whether Kubernetes and gossip believe that it can answer.
+    pub live: bool,
+    /// Whether its speaker is MetalLB's.
+    pub legacy: bool,
+}
+
 /// Everything a decision looks at. One task owns it; every change is synchronous and names what it touches.
 #[derive(Debug, Default)]
 pub struct View {
@@ -93,16 +125,10 @@ pub struct View {
 }
 
 impl View {
-    /// A view of nothing, in which the label that excludes nodes counts.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A view of nothing. `ignore_exclusion`: the label `node.kubernetes.io/exclude-from-external-load-balancers` counts
-    /// for nothing (`--ignore-exclude-lb`, MetalLB 0.13.12).
-    pub fn ignoring_exclusion(ignore_exclusion: bool) -> Self {
+    /// A view of nothing.
+    pub fn new(settings: Settings) -> Self {
         Self {
-            nodes: Nodes::new(ignore_exclusion),
+            nodes: Nodes::new(settings),
             ..Self::default()
         }
     }
@@ -258,7 +284,8 @@ impl View {
         Touched::all_if(self.nodes.set_speakers(speakers))
     }
 
-    /// What gossip knows of the speakers. Of those it has never heard of, their pods and Nodes tell.
+    /// What gossip knows of the speakers. Who is alive by it is told by [`peers`](Self::peers) alone; a Service is touched
+    /// only where the first of MetalLB's speakers comes or the last goes.
     pub fn set_members(&mut self, members: Members) -> Touched {
         Touched::all_if(self.nodes.set_members(members))
     }
@@ -295,9 +322,10 @@ impl View {
         self.services.get(name)
     }
 
-    /// The names of the nodes that may announce, Services and pools aside.
-    pub fn live(&self) -> &BTreeSet<String> {
-        self.nodes.live()
+    /// All nodes known, this speaker's own among them, in order of their names. A change of theirs that changes nobody's
+    /// place in an order touches no Service.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.nodes.peers().collect()
     }
 
     /// The first node by name, if every node has the label that excludes it from announcing and nobody said to ignore it:

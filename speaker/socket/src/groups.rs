@@ -4,9 +4,13 @@
 //! packet socket, so that the network card lets the frames through; and as a host does, so that the kernel reports the
 //! membership (MLD, RFC 3810) and a switch that follows those reports forwards the frames at all. The second needs an
 //! ordinary socket, on which nothing is ever received, and no privilege. The kernel limits what one socket may remember
-//! (`net.core.optmem_max`), so there are as many as it takes.
+//! (`net.core.optmem_max`), so there are as many as it takes: 10 000 groups need five where the limit is 128 KiB.
+//!
+//! The kernel searches its lists for every group that is joined, which takes it a tenth of a millisecond where there are a
+//! thousand and half of one where there are ten thousand. Who joins many and has something else to do meanwhile plans them
+//! and joins a few at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -23,6 +27,8 @@ pub struct Groups {
     members: HashMap<Ipv6Addr, Member>,
     /// Groups that could not be joined in both ways.
     missing: HashSet<Ipv6Addr>,
+    /// Groups not tried yet; some may be needed no more, or twice.
+    planned: VecDeque<Ipv6Addr>,
     reporting: Vec<Reporter>,
 }
 
@@ -51,6 +57,7 @@ impl Groups {
             frames,
             members: HashMap::new(),
             missing: HashSet::new(),
+            planned: VecDeque::new(),
             reporting: Vec::new(),
         }
     }
@@ -67,7 +74,31 @@ impl Groups {
         Ok(())
     }
 
-    /// `address`, which was taken, is no longer held: leaves its group with the last address that needs it.
+    /// As [`take`](Self::take), but leaves the joining to [`join_planned`](Self::join_planned).
+    pub fn plan(&mut self, address: Ipv6Addr) {
+        let group = solicited_node(address);
+        let member = self.members.entry(group).or_default();
+        member.holders += 1;
+        if member.holders == 1 {
+            self.planned.push_back(group);
+        }
+    }
+
+    /// Joins the next `most` groups of addresses that were planned, in that order, and tells how many are left. If one
+    /// fails, wholly or in part, the others are joined all the same, and [`join_missing`](Self::join_missing) tries it again.
+    pub fn join_planned(&mut self, most: usize) -> (usize, io::Result<()>) {
+        let mut result = Ok(());
+        for group in self
+            .planned
+            .drain(..most.min(self.planned.len()))
+            .collect::<Vec<_>>()
+        {
+            result = result.and(self.join(group));
+        }
+        (self.planned.len(), result)
+    }
+
+    /// `address`, which was taken or planned, is no longer held: leaves its group with the last address that needs it.
     pub fn release(&mut self, address: Ipv6Addr) {
         let group = solicited_node(address);
         let Some(member) = self.members.get_mut(&group) else {

@@ -4,9 +4,10 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::time::{Duration, SystemTime};
 
 use ferrolb_speaker_wire::{Delivery, Frame};
-use libc::{iovec, mmsghdr, sockaddr_ll, tpacket_auxdata};
+use libc::{iovec, mmsghdr, sockaddr_ll, timespec, tpacket_auxdata};
 
 use crate::open::length_of;
 
@@ -16,25 +17,50 @@ pub const BATCH: usize = COUNT as usize;
 /// [`BATCH`], as the kernel takes it.
 const COUNT: u32 = 32;
 
-/// Bytes kept of one frame: all of an ARP frame (60) or a Neighbour Solicitation with options. What is longer is cut,
+/// Bytes kept of one frame: all of an ARP frame (60), of a Neighbour Solicitation or Advertisement with options. What is longer is cut,
 /// and none of it would be read.
 pub const SLOT: usize = 256;
 
-/// Room for one `tpacket_auxdata` control message, aligned as `cmsghdr` must be.
+/// Room for the control messages that come with one frame, aligned as `cmsghdr` must be.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
-const CONTROL: usize = 64;
+const CONTROL: usize = 96;
 // SAFETY: CMSG_SPACE only computes.
-const _: () =
-    assert!(unsafe { libc::CMSG_SPACE(length_of::<tpacket_auxdata>()) } as usize <= CONTROL);
+const _: () = assert!(
+    unsafe {
+        libc::CMSG_SPACE(length_of::<tpacket_auxdata>()) + libc::CMSG_SPACE(length_of::<timespec>())
+    } as usize
+        <= CONTROL
+);
 
 struct Slot {
     bytes: [u8; SLOT],
     length: usize,
     delivery: Delivery,
     vlan: Option<u16>,
+    at: Option<SystemTime>,
+}
+
+/// A received frame, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// The frame.
+    pub frame: Frame<'a>,
+    /// When the kernel took it from the interface, by its clock of day (`SO_TIMESTAMPNS`, socket(7)). None only if the
+    /// kernel did not tell, which Linux always does.
+    pub at: Option<SystemTime>,
+}
+
+impl Received<'_> {
+    /// How long the frame has been waiting at `now`, which is read once for a batch. Zero if that is not known, or the
+    /// clock was set back meanwhile.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        self.at
+            .and_then(|at| now.duration_since(at).ok())
+            .unwrap_or_default()
+    }
 }
 
 /// Memory for one batch of received frames, allocated once.
@@ -51,6 +77,7 @@ impl Inbox {
             length: 0,
             delivery: Delivery::OtherHost,
             vlan: None,
+            at: None,
         };
         Self {
             slots: std::iter::repeat_with(empty).take(BATCH).collect(),
@@ -60,10 +87,18 @@ impl Inbox {
 
     /// The frames of the last batch, in the order they arrived.
     pub fn frames(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {
-        self.slots.iter().take(self.filled).map(|slot| Frame {
-            bytes: slot.bytes.get(..slot.length).unwrap_or_default(),
-            delivery: slot.delivery,
-            vlan: slot.vlan,
+        self.received().map(|received| received.frame)
+    }
+
+    /// The same, each with the time it was received at.
+    pub fn received(&self) -> impl ExactSizeIterator<Item = Received<'_>> {
+        self.slots.iter().take(self.filled).map(|slot| Received {
+            frame: Frame {
+                bytes: slot.bytes.get(..slot.length).unwrap_or_default(),
+                delivery: slot.delivery,
+                vlan: slot.vlan,
+            },
+            at: slot.at,
         })
     }
 
@@ -113,7 +148,7 @@ impl Inbox {
             slot.length = (message.msg_len as usize).min(SLOT);
             slot.delivery = delivery(sender.sll_pkttype);
             // SAFETY: the kernel has filled this header's control buffer, which is still alive.
-            slot.vlan = unsafe { vlan(&message.msg_hdr) };
+            (slot.vlan, slot.at) = unsafe { told(&message.msg_hdr) };
         }
         self.filled = received;
         Ok(())
@@ -136,32 +171,56 @@ fn delivery(packet_type: u8) -> Delivery {
     }
 }
 
-/// The VLAN tag the kernel reports with a frame, if it does.
+/// What the kernel tells with a frame: the VLAN tag it took off, if it reports one, and when it received the frame.
 ///
 /// # Safety
 /// `header` must come from a successful receive call and its control buffer must still be alive.
-unsafe fn vlan(header: &libc::msghdr) -> Option<u16> {
+unsafe fn told(header: &libc::msghdr) -> (Option<u16>, Option<SystemTime>) {
+    let (mut vlan, mut at) = (None, None);
     // SAFETY: by this function's contract `header` describes a buffer the kernel filled; the CMSG functions stay
     // within the length it holds.
     let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
     // SAFETY: a pointer that CMSG_FIRSTHDR or CMSG_NXTHDR gave is null or leads to a whole, aligned cmsghdr.
     while let Some(message) = unsafe { control.as_ref() } {
-        let needed = size_of::<libc::cmsghdr>() + size_of::<tpacket_auxdata>();
-        if message.cmsg_level == libc::SOL_PACKET
-            && message.cmsg_type == libc::PACKET_AUXDATA
-            && message.cmsg_len >= needed
-        {
-            // SAFETY: the message is long enough for the structure, which may lie unaligned.
-            let auxdata: tpacket_auxdata = unsafe {
-                libc::CMSG_DATA(control)
-                    .cast::<tpacket_auxdata>()
-                    .read_unaligned()
-            };
-            return (auxdata.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
-                .then_some(auxdata.tp_vlan_tci);
+        match (message.cmsg_level, message.cmsg_type) {
+            (libc::SOL_PACKET, libc::PACKET_AUXDATA) => {
+                // SAFETY: the message lies in the buffer the kernel filled, and holds what is taken from it.
+                let auxdata = unsafe { content::<tpacket_auxdata>(control) };
+                vlan = auxdata
+                    .filter(|auxdata| auxdata.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
+                    .map(|auxdata| auxdata.tp_vlan_tci);
+            }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                // SAFETY: as above.
+                at = unsafe { content::<timespec>(control) }.and_then(since_epoch);
+            }
+            _ => {}
         }
         // SAFETY: as for CMSG_FIRSTHDR; `control` lies in the same buffer.
         control = unsafe { libc::CMSG_NXTHDR(header, control) };
     }
-    None
+    (vlan, at)
+}
+
+/// What a control message holds; none if it is shorter than a `T`.
+///
+/// # Safety
+/// `message` must lead to a whole control message in a live buffer that the kernel filled, and all bit patterns must be
+/// a `T`.
+unsafe fn content<T: Copy>(message: *const libc::cmsghdr) -> Option<T> {
+    let needed = size_of::<libc::cmsghdr>() + size_of::<T>();
+    // SAFETY: by this function's contract there is a header, and as much behind it as it says; what is read may lie
+    // unaligned.
+    unsafe {
+        ((*message).cmsg_len >= needed)
+            .then(|| libc::CMSG_DATA(message).cast::<T>().read_unaligned())
+    }
+}
+
+fn since_epoch(time: timespec) -> Option<SystemTime> {
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
+    let since =
+        Duration::from_secs(seconds).checked_add(Duration::from_nanos(nanoseconds.into()))?;
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }

@@ -35,7 +35,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use groups::Groups;
-pub use inbox::{BATCH, Inbox, SLOT};
+pub use inbox::{BATCH, Inbox, Received, SLOT};
 pub use open::OpenError;
 pub use outbox::SendError;
 

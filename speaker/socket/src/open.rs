@@ -71,6 +71,13 @@ pub(crate) fn open(
         option: "PACKET_AUXDATA",
         cause,
     })?;
+    // And when it was received.
+    set_at(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &on).map_err(|cause| {
+        OpenError::Option {
+            option: "SO_TIMESTAMPNS",
+            cause,
+        }
+    })?;
     socket
         .set_recv_buffer_size(RECEIVE_BUFFER)
         .map_err(|cause| OpenError::Option {
@@ -85,11 +92,16 @@ pub(crate) fn open(
 
 /// Sets an option of the packet socket level to a value of the C type it takes.
 pub(crate) fn set_option<T>(socket: &impl AsRawFd, option: c_int, value: &T) -> io::Result<()> {
+    set_at(socket, libc::SOL_PACKET, option, value)
+}
+
+/// The same, of any level.
+fn set_at<T>(socket: &impl AsRawFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
     // SAFETY: the option's value is alive and of the stated length; the kernel only reads it.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_PACKET,
+            level,
             option,
             ptr::from_ref(value).cast(),
             length_of::<T>(),

@@ -10,7 +10,7 @@ use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ferrolb_speaker_socket::{BATCH, Groups, Inbox, PacketSocket};
 use ferrolb_speaker_wire::filter::{INCOMING_ARP, INCOMING_SOLICITATIONS};
@@ -324,6 +324,37 @@ fn solicitations_arrive_and_other_ipv6_does_not() {
     });
 }
 
+/// Input: frames that wait for a while before they are taken, and others that do not.
+/// Output: each has the time the kernel received it at, not the time it was taken at.
+#[test]
+fn every_frame_tells_when_it_was_received() {
+    in_lab(|| async {
+        let (a, b) = (open("near"), open("far"));
+        let waited = Duration::from_millis(300);
+        let mut inbox = Inbox::new();
+        let before = SystemTime::now();
+        a.send(&[question(1), question(2)]).await.unwrap();
+        let sent = SystemTime::now();
+        tokio::time::sleep(waited).await;
+        b.receive(&mut inbox).await.unwrap();
+        let now = SystemTime::now();
+        assert_eq!(inbox.received().len(), 2);
+        for received in inbox.received() {
+            let at = received.at.unwrap();
+            assert!(before <= at && at <= sent, "{before:?} {at:?} {sent:?}");
+            assert!(received.age(now) >= waited, "{:?}", received.age(now));
+            // The clock was set back.
+            assert_eq!(received.age(before - waited), Duration::ZERO);
+        }
+        // The same slots hold other frames now.
+        let before = SystemTime::now();
+        a.send(&[question(3)]).await.unwrap();
+        b.receive(&mut inbox).await.unwrap();
+        let all: Vec<_> = inbox.received().map(|received| received.at).collect();
+        assert!(matches!(all[..], [Some(at)] if at >= before), "{all:?}");
+    });
+}
+
 /// Input: more groups than the kernel lets one socket remember.
 /// Output: all are joined, and all are left.
 #[test]
@@ -340,6 +371,38 @@ fn many_groups_are_joined_with_several_sockets() {
         assert_eq!(joined(), before + 4000);
         groups.join_missing().unwrap();
         for last in many {
+            groups.release(address(last));
+        }
+        assert_eq!(joined(), before);
+    });
+}
+
+/// Input: addresses planned, of which one is released before its turn, and one shares a group with another.
+/// Output: each step joins as many groups as it is asked to, and none that nobody needs.
+#[test]
+fn planned_groups_are_joined_a_few_at_a_time() {
+    in_lab(|| async {
+        let mut groups = Groups::new(Arc::new(open_ndp("far")));
+        let joined = || ip("-6 maddr show dev far").matches("ff02::1:ff").count();
+        let before = joined();
+        let all = [1, 2, 3, 4, 1 << 24 | 4, 5];
+        for last in all {
+            groups.plan(address(last));
+        }
+        assert_eq!(joined(), before);
+        groups.release(address(2));
+        groups.release(address(4));
+        for (left, all) in [
+            (3, before + 1),
+            (1, before + 3),
+            (0, before + 4),
+            (0, before + 4),
+        ] {
+            let (planned, result) = groups.join_planned(2);
+            result.unwrap();
+            assert_eq!((planned, joined()), (left, all));
+        }
+        for last in [1, 3, 1 << 24 | 4, 5] {
             groups.release(address(last));
         }
         assert_eq!(joined(), before);

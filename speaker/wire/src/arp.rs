@@ -7,6 +7,9 @@
 //! +-------+-------+---+---+-------+---------------+-----------+---------------+-----------+
 //! ```
 //!
+//! An Ethernet frame is 60 bytes at least, so 18 bytes of padding follow, which arrive as they were sent: room for a
+//! [`Tag`].
+//!
 //! Decoding is ours, strict and total; building uses pnet's views over a fixed array.
 
 use std::net::Ipv4Addr;
@@ -16,7 +19,8 @@ use pnet::packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableAr
 use pnet::packet::ethernet::{EtherTypes, MutableEthernetPacket};
 use pnet::util::MacAddr;
 
-use crate::ethernet::{mac, single_sender, take};
+use crate::ethernet::{Header, mac, single_sender, take};
+use crate::message::{Message, Said, Tag};
 use crate::{DropReason, Frame};
 
 /// Bytes of every frame built here: the shortest Ethernet allows, without frame check sequence (IEEE 802.3).
@@ -24,6 +28,9 @@ pub const FRAME_LEN: usize = 60;
 
 /// A frame ready to be sent.
 pub type ArpFrame = [u8; FRAME_LEN];
+
+/// The sender's address in a question from nobody.
+pub(crate) const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
 const MAC_LEN: u8 = 6;
 const IPV4_LEN: u8 = 4;
@@ -63,9 +70,34 @@ pub struct ArpPacket {
 
 /// Reads one received frame as an ARP packet. `us` is the receiving interface's hardware address.
 ///
-/// Bytes after the packet are padding and are not looked at. The protocol addresses are not judged: MetalLB does not
-/// either, and a probe's sender address is zero by design.
+/// Bytes after the packet are padding and are not judged. The protocol addresses are not either: MetalLB does not, and a
+/// probe's sender address is zero by design.
 pub fn decode(frame: &Frame<'_>, us: MacAddr) -> Result<ArpPacket, DropReason> {
+    packet(frame, us).map(|(_, packet, _)| packet)
+}
+
+/// The same, with the Ethernet header and the padding.
+#[inline]
+pub(crate) fn read<'a>(frame: &Frame<'a>, us: MacAddr) -> Result<Message<'a>, DropReason> {
+    let (header, packet, padding) = packet(frame, us)?;
+    Ok(Message {
+        said: Said::Arp(packet),
+        source: header.source,
+        destination: header.destination,
+        tag: padding.first_chunk(),
+    })
+}
+
+/// The header, the packet in it, and what follows.
+#[allow(
+    clippy::inline_always,
+    reason = "every question goes through here, and out of line it takes half as long again"
+)]
+#[inline(always)]
+fn packet<'a>(
+    frame: &Frame<'a>,
+    us: MacAddr,
+) -> Result<(Header<'a>, ArpPacket, &'a [u8]), DropReason> {
     let header = frame.header(us, |to| to.is_broadcast())?;
     if header.ether_type != EtherTypes::Arp.0 {
         return Err(DropReason::NotArp);
@@ -97,66 +129,121 @@ pub fn decode(frame: &Frame<'_>, us: MacAddr) -> Result<ArpPacket, DropReason> {
         target_ip: Ipv4Addr::from(take::<4>(&mut rest)?),
     };
     single_sender(packet.sender_mac, us)?;
-    Ok(packet)
+    Ok((header, packet, rest))
 }
 
 /// The answer to `asked`: "`asked.target_ip` is at `us`", sent to the one who asked and to nobody else.
 pub fn reply(asked: &ArpPacket, us: MacAddr) -> ArpFrame {
-    build(
-        asked.sender_mac,
-        &ArpPacket {
-            operation: Operation::Reply,
-            sender_mac: us,
-            sender_ip: asked.target_ip,
-            target_mac: asked.sender_mac,
-            target_ip: asked.sender_ip,
-        },
-    )
+    reply_at(asked, us, us)
+}
+
+/// The same, "at `at`", sent by `us`: the holder's hardware address stands in the packet, ours in the Ethernet header.
+/// Were it the holder's there, too, the switches would send the holder's frames to us.
+pub(crate) fn reply_at(asked: &ArpPacket, at: MacAddr, us: MacAddr) -> ArpFrame {
+    let packet = ArpPacket {
+        operation: Operation::Reply,
+        sender_mac: at,
+        sender_ip: asked.target_ip,
+        target_mac: asked.sender_mac,
+        target_ip: asked.sender_ip,
+    };
+    build((us, asked.sender_mac), &packet, None)
 }
 
 /// The gratuitous pair that tells the whole segment "`address` is at `us`": first the request form, then the reply form,
 /// because some stacks learn only from the one and some only from the other.
 pub fn gratuitous(address: Ipv4Addr, us: MacAddr) -> [ArpFrame; 2] {
-    [Operation::Request, Operation::Reply].map(|operation| {
-        build(
-            MacAddr::broadcast(),
-            &ArpPacket {
-                operation,
-                sender_mac: us,
-                sender_ip: address,
-                target_mac: MacAddr::broadcast(),
-                target_ip: address,
-            },
-        )
-    })
+    announcement(address, None, us, None)
 }
 
 /// The question "who has `target`?" from `us` at `sender` (0.0.0.0 makes it a probe), to everybody.
 pub fn request(target: Ipv4Addr, sender: Ipv4Addr, us: MacAddr) -> ArpFrame {
-    build(
-        MacAddr::broadcast(),
-        &ArpPacket {
-            operation: Operation::Request,
-            sender_mac: us,
-            sender_ip: sender,
-            target_mac: MacAddr::zero(),
-            target_ip: target,
-        },
+    ask(target, (sender, us), MacAddr::broadcast(), None)
+}
+
+/// [`crate::question`].
+pub(crate) fn question(
+    target: Ipv4Addr,
+    to: Option<MacAddr>,
+    us: MacAddr,
+    tag: Option<&Tag>,
+) -> ArpFrame {
+    ask(
+        target,
+        (NOBODY, us),
+        to.unwrap_or_else(MacAddr::broadcast),
+        tag,
     )
 }
 
-fn build(destination: MacAddr, packet: &ArpPacket) -> ArpFrame {
+/// [`crate::answer`], to a station's address and hardware address.
+pub(crate) fn answer(
+    address: Ipv4Addr,
+    to: (Ipv4Addr, MacAddr),
+    us: MacAddr,
+    tag: Option<&Tag>,
+) -> ArpFrame {
+    let packet = ArpPacket {
+        operation: Operation::Reply,
+        sender_mac: us,
+        sender_ip: address,
+        target_mac: to.1,
+        target_ip: to.0,
+    };
+    build((us, to.1), &packet, tag)
+}
+
+/// [`crate::announcement`].
+pub(crate) fn announcement(
+    address: Ipv4Addr,
+    to: Option<MacAddr>,
+    us: MacAddr,
+    tag: Option<&Tag>,
+) -> [ArpFrame; 2] {
+    [Operation::Request, Operation::Reply].map(|operation| {
+        let packet = ArpPacket {
+            operation,
+            sender_mac: us,
+            sender_ip: address,
+            target_mac: MacAddr::broadcast(),
+            target_ip: address,
+        };
+        build((us, to.unwrap_or_else(MacAddr::broadcast)), &packet, tag)
+    })
+}
+
+pub(crate) fn ask(
+    target: Ipv4Addr,
+    from: (Ipv4Addr, MacAddr),
+    to: MacAddr,
+    tag: Option<&Tag>,
+) -> ArpFrame {
+    let packet = ArpPacket {
+        operation: Operation::Request,
+        sender_mac: from.1,
+        sender_ip: from.0,
+        target_mac: MacAddr::zero(),
+        target_ip: target,
+    };
+    build((from.1, to), &packet, tag)
+}
+
+/// A frame from the first hardware address to the second, padded with `tag` or zeros.
+fn build(ends: (MacAddr, MacAddr), packet: &ArpPacket, tag: Option<&Tag>) -> ArpFrame {
     let mut frame = [0; FRAME_LEN];
-    let fitted = fill(&mut frame, destination, packet);
+    let fitted = fill(&mut frame, ends, packet);
     debug_assert!(fitted.is_some(), "both headers fit into {FRAME_LEN} bytes");
+    if let (Some(padding), Some(tag)) = (frame.last_chunk_mut(), tag) {
+        *padding = *tag;
+    }
     frame
 }
 
 /// Writes both headers. None only if `frame` were too short for them.
-fn fill(frame: &mut ArpFrame, destination: MacAddr, packet: &ArpPacket) -> Option<()> {
+fn fill(frame: &mut ArpFrame, ends: (MacAddr, MacAddr), packet: &ArpPacket) -> Option<()> {
     let mut ethernet = MutableEthernetPacket::new(frame)?;
-    ethernet.set_destination(destination);
-    ethernet.set_source(packet.sender_mac);
+    ethernet.set_source(ends.0);
+    ethernet.set_destination(ends.1);
     ethernet.set_ethertype(EtherTypes::Arp);
     let mut arp = MutableArpPacket::new(ethernet.payload_mut())?;
     arp.set_hardware_type(ArpHardwareTypes::Ethernet);

@@ -64,6 +64,7 @@ pub(crate) struct Header<'a> {
 impl<'a> Frame<'a> {
     /// Checks the Ethernet header against `us`, the receiving interface's hardware address. `to_many` tells which
     /// destinations besides `us` the protocol speaks to.
+    #[inline]
     pub(crate) fn header(
         &self,
         us: MacAddr,

@@ -44,6 +44,8 @@ const ICMPV6: u32 = 58;
 const ICMPV6_TYPE: u32 = 14 + 40;
 /// `ND_NEIGHBOR_SOLICIT`.
 const NEIGHBOUR_SOLICITATION: u32 = 135;
+/// `ND_NEIGHBOR_ADVERT`.
+const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
 /// Longer than any frame: let all of it through.
 const WHOLE_FRAME: u32 = 0x0004_0000;
 
@@ -73,6 +75,23 @@ pub const INCOMING_SOLICITATIONS: [Instruction; 10] = [
     step(RETURN, 0),
 ];
 
+/// Incoming ARP frames, and incoming Neighbour Solicitations and Advertisements, whole: for who also follows what the
+/// neighbours say of themselves. It fits a socket for either protocol.
+pub const INCOMING_NEIGHBOURS: [Instruction; 12] = [
+    step(LOAD_BYTE, PACKET_TYPE),
+    branch(JUMP_IF_EQUAL, OUTGOING, 9, 0), // ours: to the last line
+    step(LOAD_HALF, ETHER_TYPE),
+    branch(JUMP_IF_EQUAL, ARP, 6, 0),  // to the last but one
+    branch(JUMP_IF_EQUAL, IPV6, 0, 6), // anything else, here and below: to the last line
+    step(LOAD_BYTE, NEXT_HEADER),
+    branch(JUMP_IF_EQUAL, ICMPV6, 0, 4),
+    step(LOAD_BYTE, ICMPV6_TYPE),
+    branch(JUMP_IF_EQUAL, NEIGHBOUR_SOLICITATION, 1, 0), // to the last but one
+    branch(JUMP_IF_EQUAL, NEIGHBOUR_ADVERTISEMENT, 0, 1),
+    step(RETURN, WHOLE_FRAME),
+    step(RETURN, 0),
+];
+
 const fn step(code: u16, k: u32) -> Instruction {
     branch(code, k, 0, 0)
 }
@@ -84,8 +103,8 @@ const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
 #[cfg(test)]
 mod tests {
     use super::{
-        INCOMING_ARP, INCOMING_SOLICITATIONS, Instruction, JUMP_IF_EQUAL, LOAD_BYTE, LOAD_HALF,
-        PACKET_TYPE, RETURN,
+        INCOMING_ARP, INCOMING_NEIGHBOURS, INCOMING_SOLICITATIONS, Instruction, JUMP_IF_EQUAL,
+        LOAD_BYTE, LOAD_HALF, PACKET_TYPE, RETURN,
     };
 
     /// Runs a program as the kernel would, for the four operations used here.
@@ -148,5 +167,44 @@ mod tests {
         assert_eq!(run(&INCOMING_SOLICITATIONS, &good[..54], multicast), 0);
         // Cut short, or wrong in any other way: to be counted, so it must pass.
         assert!(run(&INCOMING_SOLICITATIONS, &good[..55], multicast) > 0);
+    }
+
+    #[test]
+    fn lets_neighbours_of_both_protocols_through_and_nothing_else() {
+        let [us, peer] = [1, 2].map(|last| crate::MacAddr::new(2, 0, 0, 0, 0, last));
+        let target = [0xfd; 16].into();
+        let asked = crate::solicit(target, [0xfe; 16].into(), peer).to_vec();
+        let said = crate::unsolicited(target, peer).to_vec();
+        let probe = crate::request([10, 0, 0, 1].into(), [0; 4].into(), peer);
+        let packet = crate::decode(
+            &crate::Frame {
+                bytes: &probe,
+                delivery: crate::Delivery::Broadcast,
+                vlan: None,
+            },
+            us,
+        );
+        let answer = crate::reply(&packet.unwrap(), us).to_vec();
+        let (host, broadcast, multicast, other_host, outgoing) = (0, 1, 2, 3, 4);
+        for frame in [&asked, &said, &probe.to_vec(), &answer] {
+            for packet_type in [host, broadcast, multicast, other_host] {
+                assert!(run(&INCOMING_NEIGHBOURS, frame, packet_type) >= 86);
+                assert_eq!(run(&INCOMING_NEIGHBOURS, &frame[..13], packet_type), 0);
+                let mut ip = frame.clone();
+                ip[12..14].copy_from_slice(&[0x08, 0x00]);
+                assert_eq!(run(&INCOMING_NEIGHBOURS, &ip, packet_type), 0);
+            }
+            assert_eq!(run(&INCOMING_NEIGHBOURS, frame, outgoing), 0);
+        }
+        // An extension header; router discovery, a redirect, an echo.
+        for (offset, value) in [(20, 0), (54, 133), (54, 134), (54, 137), (54, 128)] {
+            let mut other = asked.clone();
+            other[offset] = value;
+            assert_eq!(run(&INCOMING_NEIGHBOURS, &other, multicast), 0);
+        }
+        // Cut short: to be counted, so it must pass.
+        assert!(run(&INCOMING_NEIGHBOURS, &said[..55], multicast) > 0);
+        assert_eq!(run(&INCOMING_NEIGHBOURS, &said[..54], multicast), 0);
+        assert!(run(&INCOMING_NEIGHBOURS, &probe[..14], broadcast) > 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Neighbour Discovery (RFC 4861) for IPv6 over Ethernet (RFC 2464): solicitations in, advertisements out.
+//! Neighbour Discovery (RFC 4861) for IPv6 over Ethernet (RFC 2464): solicitations and advertisements, in and out.
 //!
 //! ```text
 //!  0          14           54     56         58           62           78                 86
@@ -10,21 +10,23 @@
 //!
 //! Decoding is ours, strict and total. So are the options: a length of zero would make a careless reader walk for ever,
 //! and a large one overflows the readers of some libraries.
-//!
-//! An answer's IPv6 source is the address it speaks for. RFC 4861 section 4.4 asks for an address of the sending
-//! interface; as holders we are that address's interface, and the receivers' rules (section 7.1.2) do not judge the
-//! source. It also keeps the codec free of the interface's own addresses.
 
 use std::net::Ipv6Addr;
 
 use pnet::packet::ethernet::EtherTypes;
-use pnet::packet::icmpv6::Icmpv6Types;
+use pnet::packet::icmpv6::{Icmpv6Type, Icmpv6Types};
 use pnet::packet::ip::IpNextHeaderProtocols;
 use pnet::packet::util::ipv6_checksum;
 use pnet::util::MacAddr;
 
 use crate::ethernet::{mac, single_sender, take};
+use crate::message::{Message, Said, Tag};
 use crate::{DropReason, Frame};
+
+mod build;
+
+pub use build::{advertise, probe, solicit, unsolicited};
+pub(crate) use build::{advertise_at, announcement, answer, question};
 
 /// Bytes of every frame built here: headers, target and one option of 8 bytes. Longer than Ethernet's shortest.
 pub const NDP_FRAME_LEN: usize = 86;
@@ -48,6 +50,11 @@ const TARGET_LINK_LAYER: u8 = 2;
 /// Option: a number that is told again (RFC 3971 section 5.3.2).
 const NONCE: u8 = 14;
 
+/// Bytes of a Nonce option that carries a [`Tag`]: two of header, four of padding.
+const TAG_OPTION_LEN: usize = 24;
+
+/// Advertisement flag: from a router.
+const ROUTER: u8 = 0x80;
 /// Advertisement flag: asked for.
 const SOLICITED: u8 = 0x40;
 /// Advertisement flag: what is said replaces what is cached.
@@ -67,6 +74,24 @@ pub struct Solicitation {
     pub nonce: Option<[u8; 6]>,
 }
 
+/// A decoded and valid Neighbour Advertisement. Its sender is one station that is not us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertisement {
+    /// The address it is about: never a group.
+    pub target: Ipv6Addr,
+    /// Who says it: mostly an address of the station's, not judged further than a solicitation's.
+    pub source: Ipv6Addr,
+    /// Where the target is: from the Target Link-Layer Address option, else from the Ethernet header. Never zero, never
+    /// a group.
+    pub target_mac: MacAddr,
+    /// Its sender is a router.
+    pub router: bool,
+    /// It answers a question.
+    pub solicited: bool,
+    /// What it says replaces what is cached.
+    pub overriding: bool,
+}
+
 /// The group that those listen to who hold `address`: `ff02::1:ffXX:XXXX` (RFC 4291 section 2.7.1).
 pub const fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b] = address.segments();
@@ -84,6 +109,14 @@ pub const fn multicast_mac(group: Ipv6Addr) -> MacAddr {
 /// Accepts what RFC 4861 section 7.1.1 calls valid and Ethernet delivered where it should; extension headers are refused,
 /// because no station puts any in front of a solicitation and fragments are forbidden there (RFC 6980).
 pub fn decode_ndp(frame: &Frame<'_>, us: MacAddr) -> Result<Solicitation, DropReason> {
+    match read(frame, us)?.said {
+        Said::Solicitation(asked) => Ok(asked),
+        _ => Err(DropReason::NdpType),
+    }
+}
+
+/// The same for advertisements, too, with the Ethernet header and the tag.
+pub(crate) fn read<'a>(frame: &Frame<'a>, us: MacAddr) -> Result<Message<'a>, DropReason> {
     let header = frame.header(us, |to| (to.0, to.1) == (0x33, 0x33))?;
     if header.ether_type != EtherTypes::Ipv6.0 {
         return Err(DropReason::NdpEtherType);
@@ -113,10 +146,12 @@ pub fn decode_ndp(frame: &Frame<'_>, us: MacAddr) -> Result<Solicitation, DropRe
         return Err(DropReason::NdpChecksum);
     }
     let mut rest = packet;
-    let [kind, code, ..] = take::<8>(&mut rest)?;
-    if kind != Icmpv6Types::NeighborSolicit.0 {
-        return Err(DropReason::NdpType);
-    }
+    let [kind, code, _, _, flags, ..] = take::<8>(&mut rest)?;
+    let link_layer = match Icmpv6Type(kind) {
+        Icmpv6Types::NeighborSolicit => SOURCE_LINK_LAYER,
+        Icmpv6Types::NeighborAdvert => TARGET_LINK_LAYER,
+        _ => return Err(DropReason::NdpType),
+    };
     if code != 0 {
         return Err(DropReason::NdpCode);
     }
@@ -136,35 +171,61 @@ pub fn decode_ndp(frame: &Frame<'_>, us: MacAddr) -> Result<Solicitation, DropRe
     if header.destination != us && header.destination != expected {
         return Err(DropReason::Destination);
     }
-    let options = Options::read(rest)?;
-    if source.is_unspecified() {
-        if destination != solicited_node(target) {
-            return Err(DropReason::NdpDestination);
+    let options = Options::read(rest, link_layer)?;
+    let named = options.mac.unwrap_or(header.source);
+    let said = if link_layer == SOURCE_LINK_LAYER {
+        if source.is_unspecified() {
+            if destination != solicited_node(target) {
+                return Err(DropReason::NdpDestination);
+            }
+            if options.mac.is_some() {
+                return Err(DropReason::NdpUnspecifiedSource);
+            }
         }
-        if options.source_mac.is_some() {
-            return Err(DropReason::NdpUnspecifiedSource);
+        Said::Solicitation(Solicitation {
+            target,
+            source,
+            source_mac: named,
+            nonce: options.nonce,
+        })
+    } else {
+        if source.is_unspecified() {
+            return Err(DropReason::NdpSource);
         }
-    }
-    let source_mac = options.source_mac.unwrap_or(header.source);
-    single_sender(source_mac, us)?;
-    Ok(Solicitation {
-        target,
-        source,
-        source_mac,
-        nonce: options.nonce,
+        let solicited = flags & SOLICITED != 0;
+        if solicited && destination.is_multicast() {
+            return Err(DropReason::NdpSolicitedToGroup);
+        }
+        Said::Advertisement(Advertisement {
+            target,
+            source,
+            target_mac: named,
+            router: flags & ROUTER != 0,
+            solicited,
+            overriding: flags & OVERRIDE != 0,
+        })
+    };
+    single_sender(named, us)?;
+    Ok(Message {
+        said,
+        source: header.source,
+        destination: header.destination,
+        tag: options.tag,
     })
 }
 
 /// The options we know; all others are passed over, as RFC 4861 section 4.6 asks.
 #[derive(Default)]
-struct Options {
-    source_mac: Option<MacAddr>,
+struct Options<'a> {
+    mac: Option<MacAddr>,
     nonce: Option<[u8; 6]>,
+    tag: Option<&'a Tag>,
 }
 
-impl Options {
-    /// Of an option that is there twice the first counts.
-    fn read(mut rest: &[u8]) -> Result<Self, DropReason> {
+impl<'a> Options<'a> {
+    /// Of an option that is there twice the first counts. `link_layer` is the one that names the hardware address of
+    /// what the message is about.
+    fn read(mut rest: &'a [u8], link_layer: u8) -> Result<Self, DropReason> {
         let mut options = Self::default();
         while let [kind, units, ..] = *rest {
             let length = usize::from(units) * 8;
@@ -172,17 +233,15 @@ impl Options {
                 .split_at_checked(length)
                 .filter(|_| length > 0)
                 .ok_or(DropReason::NdpOptionLength)?;
-            let body = option
-                .split_first_chunk::<2>()
-                .and_then(|(_, body)| <[u8; 6]>::try_from(body).ok());
-            match kind {
-                SOURCE_LINK_LAYER => {
-                    // Longer than 8 bytes it is no Ethernet address.
-                    let body = body.ok_or(DropReason::NdpOptionLength)?;
-                    options.source_mac = options.source_mac.or(Some(mac(body)));
-                }
-                NONCE => options.nonce = options.nonce.or(body),
-                _ => {}
+            let body = option.get(2..).unwrap_or_default();
+            if kind == link_layer {
+                // Longer than 8 bytes it is no Ethernet address.
+                let body = <[u8; 6]>::try_from(body).map_err(|_| DropReason::NdpOptionLength)?;
+                options.mac = options.mac.or(Some(mac(body)));
+            } else if kind == NONCE {
+                options.nonce = options.nonce.or_else(|| body.try_into().ok());
+                let tag = || body.first_chunk().filter(|_| length == TAG_OPTION_LEN);
+                options.tag = options.tag.or_else(tag);
             }
             rest = after;
         }
@@ -191,123 +250,6 @@ impl Options {
         } else {
             Err(DropReason::NdpOptionLength)
         }
-    }
-}
-
-/// The answer to `asked`: "`asked.target` is at `us`".
-///
-/// To the one who asked, with Override set: we are the holder, and who still has the former holder in its cache is put
-/// right by the first answer it gets. (MetalLB's speaker does not set it, and leaves such a cache wrong until it expires.)
-/// To a station that asked whether the address is free, which has none to be answered at, the answer goes to all nodes
-/// and is not a solicited one (RFC 4861 section 7.2.4).
-pub fn advertise(asked: &Solicitation, us: MacAddr) -> NdpFrame {
-    if asked.source.is_unspecified() {
-        return unsolicited(asked.target, us);
-    }
-    advertisement(
-        asked.target,
-        SOLICITED | OVERRIDE,
-        (asked.source, asked.source_mac),
-        us,
-    )
-}
-
-/// What tells the whole segment unasked "`address` is at `us`" (RFC 4861 section 7.2.6).
-pub fn unsolicited(address: Ipv6Addr, us: MacAddr) -> NdpFrame {
-    advertisement(address, OVERRIDE, (ALL_NODES, multicast_mac(ALL_NODES)), us)
-}
-
-/// The question "who has `target`?" from `us` at `source`, to all who may have it.
-pub fn solicit(target: Ipv6Addr, source: Ipv6Addr, us: MacAddr) -> NdpFrame {
-    solicitation(target, source, us, (SOURCE_LINK_LAYER, us.octets()))
-}
-
-/// The question "is `target` free?" from `us`, with `nonce` (RFC 7527 section 4.1), to all who may have it.
-pub fn probe(target: Ipv6Addr, nonce: [u8; 6], us: MacAddr) -> NdpFrame {
-    solicitation(target, Ipv6Addr::UNSPECIFIED, us, (NONCE, nonce))
-}
-
-fn advertisement(address: Ipv6Addr, flags: u8, to: (Ipv6Addr, MacAddr), us: MacAddr) -> NdpFrame {
-    let message = Message {
-        kind: Icmpv6Types::NeighborAdvert.0,
-        flags,
-        target: address,
-        option: (TARGET_LINK_LAYER, us.octets()),
-    };
-    build(to, (address, us), &message)
-}
-
-fn solicitation(
-    target: Ipv6Addr,
-    source: Ipv6Addr,
-    us: MacAddr,
-    option: (u8, [u8; 6]),
-) -> NdpFrame {
-    let group = solicited_node(target);
-    let message = Message {
-        kind: Icmpv6Types::NeighborSolicit.0,
-        flags: 0,
-        target,
-        option,
-    };
-    build((group, multicast_mac(group)), (source, us), &message)
-}
-
-/// What an ICMPv6 message built here says.
-struct Message {
-    kind: u8,
-    flags: u8,
-    target: Ipv6Addr,
-    option: (u8, [u8; 6]),
-}
-
-impl Message {
-    const LEN: u8 = 32;
-
-    fn bytes(&self, checksum: u16) -> [u8; Self::LEN as usize] {
-        let (kind, body) = self.option;
-        let mut bytes = [0; Self::LEN as usize];
-        write(
-            &mut bytes,
-            &[
-                &[self.kind, 0],
-                &checksum.to_be_bytes(),
-                &[self.flags, 0, 0, 0],
-                &self.target.octets(),
-                &[kind, 1],
-                &body,
-            ],
-        );
-        bytes
-    }
-}
-
-/// A whole frame, from its receiver's and its sender's addresses.
-fn build(to: (Ipv6Addr, MacAddr), from: (Ipv6Addr, MacAddr), message: &Message) -> NdpFrame {
-    let sum = checksum(&message.bytes(0), from.0, to.0);
-    let mut frame = [0; NDP_FRAME_LEN];
-    write(
-        &mut frame,
-        &[
-            &to.1.octets(),
-            &from.1.octets(),
-            &EtherTypes::Ipv6.0.to_be_bytes(),
-            // Version 6, traffic class and flow label 0.
-            &[0x60, 0, 0, 0],
-            &[0, Message::LEN, IpNextHeaderProtocols::Icmpv6.0, HOP_LIMIT],
-            &from.0.octets(),
-            &to.0.octets(),
-            &message.bytes(sum),
-        ],
-    );
-    frame
-}
-
-/// Fills `bytes` with `parts`, which are exactly as long.
-fn write(bytes: &mut [u8], parts: &[&[u8]]) {
-    debug_assert_eq!(bytes.len(), parts.iter().copied().map(<[u8]>::len).sum());
-    for (byte, value) in bytes.iter_mut().zip(parts.iter().copied().flatten()) {
-        *byte = *value;
     }
 }
 

@@ -46,13 +46,14 @@ pub enum DropReason {
     NdpLength,
     /// The ICMPv6 checksum is wrong.
     NdpChecksum,
-    /// The ICMPv6 type is not Neighbour Solicitation (135).
+    /// The ICMPv6 type is neither Neighbour Solicitation (135) nor, where those are listened to, Neighbour Advertisement
+    /// (136).
     NdpType,
     /// The ICMPv6 code is not 0.
     NdpCode,
     /// The target is a group, which nobody has.
     NdpTarget,
-    /// The IPv6 source is a group or the loopback address: an answer would go astray (RFC 4291).
+    /// The IPv6 source is a group or the loopback address: an answer would go astray (RFC 4291). An advertisement from nobody.
     NdpSource,
     /// A question without source that is not sent to the solicited-node group of its target.
     NdpDestination,
@@ -60,11 +61,13 @@ pub enum DropReason {
     NdpUnspecifiedSource,
     /// An option is of length 0, ends after the packet, or names a hardware address that is not Ethernet's.
     NdpOptionLength,
+    /// An advertisement that is sent to a group and says it answers a question (RFC 4861 section 7.1.2).
+    NdpSolicitedToGroup,
 }
 
 impl DropReason {
     /// Every reason, in the order of the variants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Truncated,
         Self::Outgoing,
         Self::VlanTagged,
@@ -92,6 +95,7 @@ impl DropReason {
         Self::NdpDestination,
         Self::NdpUnspecifiedSource,
         Self::NdpOptionLength,
+        Self::NdpSolicitedToGroup,
     ];
 
     /// The metric label, in `snake_case`. Never changes once released.
@@ -124,6 +128,7 @@ impl DropReason {
             Self::NdpDestination => "ndp_destination",
             Self::NdpUnspecifiedSource => "ndp_unspecified_source",
             Self::NdpOptionLength => "ndp_option_length",
+            Self::NdpSolicitedToGroup => "ndp_solicited_to_group",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Unbounded};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::watch::NEAR;
 use super::{Arbiter, HELLO, ms};
@@ -10,10 +10,16 @@ use crate::event::{Cause, Output, Report};
 use crate::frame::{Frame, Kind, Mac, NodeId};
 use crate::hold::Deadline;
 use crate::mutation::Mutation;
-use crate::peer::{Liveness, Peer};
+use crate::peer::{BLIND, Liveness, Peer};
 
 /// How often who was down is told so.
 const TELLINGS: u32 = 20;
+
+/// How often all are asked about a node gossip has alive that never showed itself here, how long the answers to the last
+/// may take, and for how long a vouch for it counts.
+const SOUGHT: u32 = 3;
+const SOUGHT_LAST: Duration = ms(300);
+const SPOKEN_FOR: Duration = ms(30_000);
 
 /// For how long who was away yields to whoever holds what it held, whatever the order.
 const AWAY: Duration = ms(2000);
@@ -40,10 +46,16 @@ impl Arbiter {
             && peer.state == Liveness::Down
             && now > since + ms(200)
         {
+            // Three frames, none long after the one before: a single one may be late, or repeated by somebody.
             match peer.deaf_since {
-                None => peer.deaf_since = Some(now),
-                Some(first) if now >= first + ms(150) => self.deaf(node),
-                Some(_) => {}
+                Some((first, last)) if now < last + ms(1500) => {
+                    let second = first.unwrap_or(now);
+                    peer.deaf_since = Some((Some(second), now));
+                    if now >= second + ms(150) {
+                        self.deaf(node);
+                    }
+                }
+                _ => peer.deaf_since = Some((None, now)),
             }
         }
     }
@@ -85,11 +97,87 @@ impl Arbiter {
         let Some(peer) = self.peers.get(&node) else {
             return;
         };
-        if peer.legacy || peer.mac.is_none() {
+        if peer.legacy {
             return;
         }
-        self.probe(node, None);
-        self.timers.set(Deadline::Peer(node), self.now + ms(1000));
+        let awaited = peer.awaited;
+        if peer.mac.is_some() {
+            self.probe(node, None);
+            self.timers.set(Deadline::Peer(node), self.now + ms(1000));
+        }
+        if awaited {
+            self.seek(node);
+        }
+    }
+
+    /// An address waits for nodes before me that never showed themselves here: asks all about them.
+    pub(super) fn seek_better(&mut self, address: IpAddr) {
+        let (me, now) = (self.me, self.now);
+        let Some(hold) = self.holds.get(&address) else {
+            return;
+        };
+        let unproven = |node: &NodeId| {
+            self.peers
+                .get(node)
+                .is_some_and(|peer| peer.sought_for() && !peer.awaited)
+        };
+        let before = hold.order().iter().take_while(|node| **node != me);
+        let sought: Vec<NodeId> = before.copied().filter(unproven).take(NEAR).collect();
+        for node in sought {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.awaited = true;
+                let at = now.max(peer.known + ms(800));
+                self.timers.set_earlier(Deadline::Peer(node), at);
+            }
+        }
+    }
+
+    /// Gossip has it alive, and it never showed itself here. Others are here, so that tags pass: who hears it vouches. If it
+    /// stays silent and nobody does, it is not on this segment: it has no carrier or no interface here.
+    fn seek(&mut self, node: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get(&node) else {
+            return;
+        };
+        if !peer.sought_for() {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.awaited = false;
+            }
+            return;
+        }
+        // Whoever would vouch is there: it answered me of late.
+        let late = ms(1000).max(2 * self.profile.interval);
+        let witness = self.peers.iter().any(|(other, peer)| {
+            *other != node
+                && peer.state == Liveness::Up
+                && peer.answered.is_some_and(|at| now < at + late)
+        });
+        let recent = |at: Option<Instant>, long| at.is_some_and(|at| now < at + long);
+        let next = if recent(peer.spoken_for, SPOKEN_FOR) || recent(peer.seen, BLIND) || !witness {
+            ms(1000)
+        } else if peer.sought < SOUGHT {
+            self.ask_about(node);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.sought += 1;
+                if peer.sought == SOUGHT {
+                    SOUGHT_LAST
+                } else {
+                    ms(1000)
+                }
+            } else {
+                return;
+            }
+        } else if now < peer.known + BLIND {
+            ms(100)
+        } else {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.absent = true;
+                peer.awaited = false;
+            }
+            self.settle_all();
+            return;
+        };
+        self.timers.set_earlier(Deadline::Peer(node), now + next);
     }
 
     /// Looks for a peer that is down: who watches it, and who took addresses from it.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Arbiter, ms};
-use crate::event::{Cause, Report};
+use crate::event::Cause;
 use crate::frame::{Frame, Kind, Mac, NodeId};
 use crate::hold::{Deadline, Query, State};
 use crate::mutation::Mutation;
@@ -142,6 +142,7 @@ impl Arbiter {
             hold.holder_died = false;
             hold.orphan_at = None;
         }
+        self.forget_stranger(address);
         self.settle(address);
     }
 
@@ -199,6 +200,44 @@ impl Arbiter {
         }
     }
 
+    /// A peer that claimed what I hold let it go to me: what clients heard last may be its claim.
+    pub(super) fn left_to_me(&mut self, address: IpAddr) {
+        let state = self.holds.get(&address).map(|hold| hold.state);
+        if state.is_some_and(|state| state.mine() && !matches!(state, State::LegacyLeaving { .. }))
+        {
+            self.make_claims(address);
+        }
+    }
+
+    /// Tells the holder of an address that I claimed it, too, and do no more.
+    pub(super) fn concede(&mut self, address: IpAddr, holder: NodeId) {
+        if self.muted {
+            return;
+        }
+        let nonce = self.next_nonce();
+        self.send(Kind::Released, holder, holder, nonce, address);
+    }
+
+    /// The same once more, to one that did not hear me and does now.
+    pub(super) fn concede_all(&mut self, holder: NodeId) {
+        let conceded = |address: &&IpAddr| {
+            self.holds
+                .get(address)
+                .is_some_and(|hold| hold.conceded && hold.holder == Some(holder))
+        };
+        let its: Vec<IpAddr> = self
+            .waiting
+            .get(&holder)
+            .into_iter()
+            .flatten()
+            .filter(conceded)
+            .copied()
+            .collect();
+        for address in its {
+            self.concede(address, holder);
+        }
+    }
+
     /// A new Claim by a peer.
     pub(super) fn claimed(&mut self, address: IpAddr, node: NodeId) {
         let now = self.now;
@@ -217,6 +256,7 @@ impl Arbiter {
         let Some(hold) = self.holds.get_mut(&address) else {
             return;
         };
+        hold.conceded = false;
         match hold.state {
             State::Idle => hold.holder = Some(node),
             State::Standby | State::Asking { .. } | State::Entering { .. } => {
@@ -440,49 +480,6 @@ impl Arbiter {
                 })
         };
         order.iter().find(|node| **node != self.me && there(**node)) == Some(&heir)
-    }
-
-    // Strangers.
-
-    /// Without a tag: `address` is at `mac`.
-    pub(super) fn plain(&mut self, address: IpAddr, mac: Mac, unasked: bool) {
-        let now = self.now;
-        if let Some(node) = self.kernels.get(&address).copied() {
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.kernel = Some(now);
-            }
-            return;
-        }
-        self.heard_host = Some(now);
-        let legacy = self.under_legacy(address);
-        let peer = self
-            .peers
-            .iter()
-            .find(|(_, peer)| peer.mac == Some(mac))
-            .map(|(node, _)| *node);
-        let Some(hold) = self.holds.get_mut(&address) else {
-            return;
-        };
-        match hold.state {
-            // From a cache of the fabric, a peer's own kernel, or somebody else altogether.
-            State::Asking { .. } if !unasked && (peer.is_none() || legacy) => {
-                hold.plain = Some(mac);
-            }
-            State::LegacyLeaving { .. } if unasked => self.release(address, None, Cause::Legacy),
-            state if state.mine() && hold.defended.is_none_or(|at| now >= at + ms(10_000)) => {
-                hold.defended = Some(now);
-                if let Some(node) = peer {
-                    self.report(Report::StrictArp { node, address });
-                } else if !legacy {
-                    self.report(Report::Stranger { address, mac });
-                }
-                if unasked && self.may_claim() {
-                    let nonce = self.next_nonce();
-                    self.broadcast(Kind::Claim, NodeId::NOBODY, nonce, address);
-                }
-            }
-            _ => {}
-        }
     }
 
     /// Answers the mutual question of a hand-over that lost a frame: who says that it does not hold an address gives up

@@ -17,6 +17,11 @@ impl Arbiter {
             .iter()
             .map(|(node, peer)| (*node, (peer.alive(), peer.alive_by_gossip())))
             .collect();
+        let gossip: BTreeMap<NodeId, Option<bool>> = self
+            .peers
+            .iter()
+            .map(|(node, peer)| (*node, peer.gossip))
+            .collect();
         for peer in self.peers.values_mut() {
             peer.listed = false;
             peer.gossip = None;
@@ -28,6 +33,14 @@ impl Arbiter {
                 .peers
                 .entry(facts.node)
                 .or_insert_with(|| Peer::new(now));
+            if peer.state == Liveness::Unknown
+                && facts.gossip == Some(true)
+                && gossip.get(&facts.node) != Some(&Some(true))
+            {
+                // It may be coming just now.
+                peer.expect();
+                peer.known = now;
+            }
             peer.learn(facts);
             if facts.legacy && peer.state != Liveness::Unknown {
                 // MetalLB's speaker took the place of ours: what ours showed is past.

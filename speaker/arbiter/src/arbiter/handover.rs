@@ -20,6 +20,7 @@ use crate::frame::{Frame, Kind, Mac, NodeId};
 use crate::hold::{Deadline, State};
 use crate::mutation::Mutation;
 use crate::peer::Liveness;
+use crate::profile::Failback;
 
 /// From one Offer to the next.
 const OFFER: Duration = ms(50);
@@ -80,7 +81,15 @@ impl Arbiter {
             };
             self.offer(address, to, cause);
         }
-        if self.collected && self.moving.is_empty() && self.moves.is_empty() {
+        // Who refused may yet take it, or another: until all is tried, or the time is up.
+        if self.collected
+            && self.moving.is_empty()
+            && self.moves.is_empty()
+            && !self
+                .held
+                .iter()
+                .any(|address| self.heir(*address).is_some())
+        {
             self.end();
         }
     }
@@ -229,6 +238,16 @@ impl Arbiter {
         let calm = self.profile.calm;
         let damped = !self.mutated(Mutation::SkipDamping);
         let up = self.presence(to) == Some(true);
+        let base = match self.profile.failback {
+            Failback::After(wait) => wait,
+            Failback::Never => Duration::ZERO,
+        };
+        let distrusted = self
+            .peers
+            .get(&to)
+            .and_then(|peer| peer.distrusted(base))
+            .is_some_and(|until| now < until);
+        let me = self.me;
         let Some(hold) = self.holds.get_mut(&address) else {
             self.send_to(Kind::Alive, mac, to, frame.nonce, address);
             return;
@@ -240,7 +259,12 @@ impl Arbiter {
             State::Ceding {
                 to: other, cause, ..
             } if other == to => cause,
-            State::Holding if up && (!damped || hold.moved.is_none_or(|at| now >= at + calm)) => {
+            State::Holding
+                if up
+                    && (!damped
+                        || hold.moved.is_none_or(|at| now >= at + calm)
+                            && !(distrusted && hold.willing().contains(&me))) =>
+            {
                 Cause::Failback
             }
             state => {
@@ -365,14 +389,17 @@ impl Arbiter {
             State::Offering { to, .. } if to == node => {
                 hold.state = State::Holding;
                 hold.refused.push(node);
-                if self.heir(address).is_none()
-                    && let Some(hold) = self.holds.get_mut(&address)
-                {
-                    hold.refused.clear();
+                self.moving.remove(&address);
+                if self.heir(address).is_some() {
+                    self.settle(address);
+                } else {
+                    if let Some(hold) = self.holds.get_mut(&address) {
+                        hold.refused.clear();
+                    }
+                    // Whoever refuses may yet learn that it is eligible.
+                    self.timers.set(Deadline::Hold(address), self.now + ms(100));
                 }
-                // Whoever refuses may yet learn that it is eligible.
-                self.timers.set(Deadline::Hold(address), self.now + ms(100));
-                self.moved_on(address);
+                self.next_moves();
             }
             _ => {}
         }

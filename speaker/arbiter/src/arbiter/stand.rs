@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::asking::ASK;
 use super::{Arbiter, ms};
 use crate::event::{Cause, Output, Report};
 use crate::frame::{Kind, NodeId};
@@ -10,14 +11,8 @@ use crate::mutation::Mutation;
 use crate::peer::{Liveness, Peer};
 use crate::profile::Failback;
 
-/// From one Ask for an address to the next, and from the last to taking it.
-const ASK: std::time::Duration = ms(50);
-
-/// How many Asks go unanswered before an address is taken.
-const ASKS: u8 = 2;
-
-/// How long answers without a tag are waited out that may be MetalLB's or of a peer whose tags do not pass.
-const LEGACY_ROUNDS: u8 = 20;
+/// How long who returns takes at least to be known again, so that its wish is not refused.
+const SETTLED: std::time::Duration = ms(1000);
 
 /// How many of the first in order join the solicited-node group beforehand.
 const JOINED: usize = 3;
@@ -29,6 +24,8 @@ impl Arbiter {
             return;
         };
         if hold.state.answers() {
+            // Before gossip's rule has me leave it to one that is not here.
+            self.seek_better(address);
             self.reconsider(address);
         } else {
             self.stand(address);
@@ -88,8 +85,13 @@ impl Arbiter {
     fn legacy_owner(&self, address: IpAddr) -> Option<NodeId> {
         let order = self.holds.get(&address)?.order();
         let known = |node: &NodeId| self.peers.get(node);
-        let legacy = |peer: &Peer| peer.legacy && peer.alive_by_gossip() || peer.blind(self.now);
-        if !order.iter().any(|node| known(node).is_some_and(legacy)) {
+        let legacy = |peer: &Peer| peer.legacy && peer.alive_by_gossip();
+        // Who comes after me and never showed itself here changes nothing for me: it waits for me, not I for it.
+        let blind = |peer: &Peer| peer.blind(self.now);
+        let mut before = order.iter().take_while(|node| **node != self.me);
+        if !order.iter().any(|node| known(node).is_some_and(legacy))
+            && !before.any(|node| known(node).is_some_and(blind))
+        {
             return None;
         }
         // Gossip is late to see who comes; the wire saw it.
@@ -118,6 +120,7 @@ impl Arbiter {
             hold.query = None;
             self.timers.cancel(Deadline::Hold(address));
             self.wait_for(address, None);
+            self.forget_stranger(address);
             return;
         }
         if hold.state == State::Idle {
@@ -125,6 +128,9 @@ impl Arbiter {
         }
         if let Some(owner) = self.legacy_owner(address) {
             self.stand_under_legacy(address, owner == me);
+            if owner != me {
+                self.seek_better(address);
+            }
             return;
         }
         let Some(hold) = self.holds.get(&address) else {
@@ -187,7 +193,7 @@ impl Arbiter {
             let since = *hold.better_since.get_or_insert(now);
             let due = match failback {
                 _ if ineligible => Some(now),
-                Failback::After(wait) => Some(since.max(stable) + wait),
+                Failback::After(wait) => Some(since.max(stable) + wait.max(SETTLED)),
                 Failback::Never => None,
             };
             let due = due.map(|due| hold.challenge_at.map_or(due, |at| at.max(due)));
@@ -243,6 +249,14 @@ impl Arbiter {
         let Some(hold) = self.holds.get_mut(&address) else {
             return;
         };
+        if let Some(stranger) = hold.stranger
+            && now < stranger.ask_at
+            && last.is_none()
+        {
+            self.wait_for(address, better);
+            self.timers.set(Deadline::Hold(address), stranger.ask_at);
+            return;
+        }
         if let Some(better) = better {
             // Others before me take it; the later in order, the longer they get to.
             if hold.orphan_at.is_none() {
@@ -267,6 +281,11 @@ impl Arbiter {
             if !proven {
                 // An Ask that nobody answers proves nothing where answers do not pass.
                 self.timers.cancel(Deadline::Hold(address));
+                if let Some(hold) = self.holds.get_mut(&address) {
+                    // Their time begins when it is known who is there.
+                    hold.orphan_at = None;
+                }
+                self.seek_better(address);
             } else if at > now {
                 self.timers.set(Deadline::Hold(address), at);
             } else if stagger {
@@ -297,24 +316,6 @@ impl Arbiter {
         self.wait_for(address, None);
     }
 
-    /// Asks all who holds the address.
-    fn ask(&mut self, address: IpAddr) {
-        let Some(hold) = self.holds.get_mut(&address) else {
-            return;
-        };
-        let round = match hold.state {
-            State::Asking { round, .. } => round + 1,
-            _ => 1,
-        };
-        let nonce = self.next_nonce();
-        if let Some(hold) = self.holds.get_mut(&address) {
-            hold.state = State::Asking { round, nonce };
-            hold.plain = None;
-        }
-        self.broadcast(Kind::Ask, NodeId::NOBODY, nonce, address);
-        self.timers.set(Deadline::Hold(address), self.now + ASK);
-    }
-
     /// The deadline of an address has come.
     pub(super) fn hold_due(&mut self, address: IpAddr) {
         let now = self.now;
@@ -322,34 +323,12 @@ impl Arbiter {
             return;
         };
         match hold.state {
-            State::Idle => {}
+            State::Idle | State::Asking { queued: true, .. } => {}
             State::Standby => {
                 self.query_again(address);
                 self.settle(address);
             }
-            State::Asking { round, .. } => {
-                let legacy = self.under_legacy(address);
-                let unproven = |node: &NodeId| self.alive(*node) && self.presence(*node).is_none();
-                let untagged = legacy || hold.order().iter().any(unproven);
-                match hold.plain {
-                    Some(_) if untagged && round < LEGACY_ROUNDS => self.ask(address),
-                    Some(mac) if !untagged && !hold.ours => {
-                        self.report(Report::Stranger { address, mac });
-                        if let Some(hold) = self.holds.get_mut(&address) {
-                            hold.state = State::Standby;
-                            hold.plain = None;
-                        }
-                        // RFC 5227 section 2.1.1: not to be used. Look again later.
-                        self.timers.set(Deadline::Hold(address), now + ms(10_000));
-                    }
-                    _ if legacy => self.take(address, Cause::Legacy, None),
-                    _ if round < ASKS => self.ask(address),
-                    _ => {
-                        let from = hold.holder;
-                        self.take(address, Cause::Unheld, from);
-                    }
-                }
-            }
+            State::Asking { round, .. } => self.asking_due(address, round),
             State::Entering { .. } => self.entering_due(address),
             State::Holding | State::Contested { .. } => self.contest_due(address),
             State::Offering { .. } => self.offering_due(address),
@@ -381,12 +360,14 @@ impl Arbiter {
         hold.orphan_at = None;
         hold.better_since = None;
         hold.query = None;
+        hold.conceded = false;
         hold.yielded = false;
         hold.leave_by = None;
         hold.refused.clear();
         if matches!(cause, Cause::Moved | Cause::Failback | Cause::Ineligible) {
             hold.moved = Some(now);
         }
+        self.forget_stranger(address);
         self.held.insert(address);
         self.out.push(Output::Answer(address, None));
         self.make_claims(address);
@@ -416,7 +397,12 @@ impl Arbiter {
             let nonce = self.next_nonce();
             self.broadcast(Kind::Released, NodeId::NOBODY, nonce, address);
         }
+        let conceded = to.filter(|_| matches!(cause, Cause::Conflict | Cause::WasAway));
+        if let Some(to) = conceded {
+            self.concede(address, to);
+        }
         if let Some(hold) = self.holds.get_mut(&address) {
+            hold.conceded = conceded.is_some();
             hold.state = State::Standby;
             hold.holder = to;
             hold.holder_died = false;
@@ -425,6 +411,7 @@ impl Arbiter {
             hold.leave_by = None;
             hold.refused.clear();
         }
+        self.forget_stranger(address);
         self.moved_on(address);
         self.settle(address);
     }

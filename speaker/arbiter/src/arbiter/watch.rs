@@ -342,6 +342,7 @@ impl Arbiter {
             return;
         };
         let was = peer.state;
+        let was_deaf = peer.deaf;
         peer.state = Liveness::Up;
         peer.mac = Some(mac);
         peer.answered = Some(now);
@@ -349,8 +350,12 @@ impl Arbiter {
         peer.suspicion = None;
         peer.deaf = false;
         peer.deaf_since = None;
+        if matches!(was, Liveness::Unknown | Liveness::Down) {
+            peer.returns(was == Liveness::Down, now);
+        }
         peer.down_since = None;
         peer.vouched = None;
+        peer.expect();
         let vouch = peer
             .asked
             .filter(|(nonce, at)| near && now < *at + ms(1000) && peer.vouched_ask != Some(*nonce));
@@ -369,6 +374,9 @@ impl Arbiter {
             if let Some(address) = self.holds.keys().next().copied() {
                 self.broadcast(Kind::Vouch, node, nonce, address);
             }
+        }
+        if was_deaf {
+            self.concede_all(node);
         }
         match was {
             Liveness::Up => {}
@@ -409,12 +417,13 @@ impl Arbiter {
         let Some(peer) = self.peers.get_mut(&frame.subject) else {
             return;
         };
-        if peer.asked.is_none_or(|(nonce, _)| nonce != frame.nonce)
-            || peer.state == Liveness::Unknown
-        {
+        if peer.asked.is_none_or(|(nonce, _)| nonce != frame.nonce) {
             return;
         }
-        if peer.state == Liveness::Suspect {
+        if peer.state == Liveness::Unknown {
+            peer.spoken_for = Some(now);
+            peer.expect();
+        } else if peer.state == Liveness::Suspect {
             peer.state = Liveness::Up;
             peer.suspicion = None;
             peer.probed = None;

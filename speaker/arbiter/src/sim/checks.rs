@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
+mod told;
+
 use super::world::{Act, MS, Run, S, Time, World};
-use crate::{Cause, Failback, Form, Kind, Mac, NodeId, Output, Report};
+use crate::{Cause, Form, Kind, Mac, NodeId, Output, Report};
 
 /// How long something may last after the last change of the world.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +60,11 @@ pub struct Checks {
     pub legacy: bool,
     pub record: bool,
     pub answers: Vec<Answer>,
-    /// What the clients' caches were last taught.
-    pub cache: BTreeMap<(usize, IpAddr), Mac>,
+    /// When it changed with which hardware addresses an address is answered.
+    pub served: BTreeMap<IpAddr, Vec<(Time, BTreeSet<Mac>)>>,
+    /// What was said of strangers.
+    pub strangers: Vec<(Time, usize, Report)>,
+    pub released: Vec<(Time, usize, IpAddr, Cause)>,
     up: BTreeSet<(usize, NodeId)>,
     node_change: BTreeMap<usize, Time>,
     cut_change: Time,
@@ -145,6 +150,67 @@ impl Checks {
         if self.record {
             self.answers.push(Answer { at, address, mac });
         }
+    }
+
+    pub fn served(&mut self, at: Time, address: IpAddr, macs: BTreeSet<Mac>) {
+        let log = self.served.entry(address).or_default();
+        if log.last().is_none_or(|(_, last)| *last != macs) {
+            log.push((at, macs));
+        }
+    }
+
+    /// L6: in the end every client's cache says who answers.
+    pub fn caches(&mut self, world: &World) {
+        let now = world.now;
+        let setup = &world.setup;
+        if self.attacked || setup.loss > 0 || setup.stray.0 > 0 || self.calm(now) < 6500 * MS {
+            return;
+        }
+        for (host, it) in world.hosts.iter().enumerate() {
+            for (address, (mac, _)) in &it.cache {
+                let Some((sole, since)) = self.sole.get(&(it.segment, *address)) else {
+                    continue;
+                };
+                let holder = &world.stations[*sole];
+                if now > *since + 6 * S && world.effective(*sole) && holder.mac != *mac {
+                    let what = format!(
+                        "L6: client {host} has {address} at {mac:?}, and station {sole} answers for it"
+                    );
+                    self.fail(now, what);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// How long a node may wait for one that it never heard here and gossip has alive; none: as long as gossip says so.
+    fn none_of(&self, world: &World, me: usize, address: IpAddr) -> Option<Time> {
+        let it = &world.stations[me];
+        let (Some(arbiter), Some(view)) = (it.arbiter.as_ref(), it.view.get(&address)) else {
+            return Some(self.bounds.none);
+        };
+        let place = |id: &NodeId| world.nodes.iter().position(|node| node.id == *id);
+        let my = world.nodes[it.node].id;
+        let mut better = view.order.iter().take_while(|id| **id != my);
+        let unseen = better.any(|id| {
+            arbiter.presence(*id).is_none()
+                && place(id).is_some_and(|node| {
+                    !world.nodes[node].legacy && (!world.setup.gossip || world.gossip_has(node))
+                })
+        });
+        if !unseen || world.setup.strips {
+            return Some(self.bounds.none);
+        }
+        let witness = (0..world.stations.len()).any(|other| {
+            let there = &world.stations[other];
+            other != me
+                && there.segment == it.segment
+                && arbiter.presence(world.nodes[there.node].id) == Some(true)
+                && world.effective(other)
+                && there.arbiter.is_some()
+                && !there.stopped
+        });
+        witness.then_some(self.bounds.none + 4 * S)
     }
 
     fn since(&mut self, span: Span, now: Time, holds: bool) -> Option<Time> {
@@ -233,9 +299,14 @@ impl Checks {
                 && !it.stopped
                 && (legacy || it.arbiter.is_some())
                 && !reach(me).into_iter().any(|other| answers(other).is_some());
-            if let Some(long) = self.since(Span::None(me, address), now, unserved) {
+            let none = if unserved {
+                self.none_of(world, me, address)
+            } else {
+                None
+            };
+            if let Some(long) = self.since(Span::None(me, address), now, none.is_some()) {
                 self.longest_none = self.longest_none.max(long);
-                if long > self.bounds.none {
+                if none.is_some_and(|none| long > none) {
                     self.fail(
                         now,
                         format!("L2: nobody answers for {address}, and station {me} could"),
@@ -404,188 +475,6 @@ impl Checks {
                     "S8: station {station} says it holds {} and does not",
                     frame.address
                 ),
-            );
-        }
-    }
-
-    fn reported(&mut self, world: &World, station: usize, report: Report) {
-        let now = world.now;
-        let it = &world.stations[station];
-        match report {
-            Report::Up(id) => {
-                self.up.insert((station, id));
-                let node = world
-                    .nodes
-                    .iter()
-                    .position(|node| node.id == id)
-                    .unwrap_or(0);
-                let peer = world.station(node, it.segment);
-                // Who holds an answer back and lets it go later is a slow wire, up to where answers are too old.
-                let late = if self.attacked { 3 * S } else { S };
-                let there = world.nodes[node].run == Run::On
-                    || self
-                        .node_change
-                        .get(&node)
-                        .is_some_and(|at| now < *at + late);
-                let path = !(world.cut.contains(&(peer, station))
-                    || world.cut.contains(&(station, peer)))
-                    || now < self.cut_change + late
-                    // Who repeats at once is a wire.
-                    || self.attacked;
-                if !there || !path || world.setup.strips {
-                    self.fail(
-                        now,
-                        format!(
-                            "S7: station {station} takes node {node} for up, which it cannot know"
-                        ),
-                    );
-                }
-            }
-            Report::Down { node: id, .. } => {
-                self.downs.push((now, station, id));
-                let node = world
-                    .nodes
-                    .iter()
-                    .position(|node| node.id == id)
-                    .unwrap_or(0);
-                if !self.up.contains(&(station, id)) {
-                    self.fail(
-                        now,
-                        format!(
-                            "S3: station {station} takes node {node} for down, and never heard it"
-                        ),
-                    );
-                }
-                if self.harmless.is_some_and(|from| now > from) {
-                    self.fail(
-                        now,
-                        format!("S5: station {station} takes node {node} for down"),
-                    );
-                }
-                self.check_vouched(world, station, node);
-            }
-            Report::Took { address, cause, .. } => {
-                self.took.push((now, station, address, cause));
-                self.check_taken(world, station, address, cause);
-                if self.harmless.is_some_and(|from| now > from) && cause != Cause::Failback {
-                    self.fail(
-                        now,
-                        format!("S5: station {station} takes {address} for no cause ({cause:?})"),
-                    );
-                }
-                let legacy = world.nodes.iter().any(|node| node.legacy);
-                let failback = matches!(world.setup.profile.failback, Failback::After(wait) if wait.as_secs() < 60);
-                if self.calm(now) > 8 * S
-                    && world.setup.loss == 0
-                    && !self.attacked
-                    && !self.restless
-                    && !failback
-                    && !legacy
-                    && cause != Cause::Ineligible
-                {
-                    self.fail(now, format!("L8: station {station} takes {address} ({cause:?}), and nothing happened for long"));
-                }
-            }
-            Report::Released { address, cause, .. } => {
-                let key = (it.segment, address);
-                if let Some((incumbent, _)) = self.incumbents.get(&key)
-                    && *incumbent == station
-                    && world.setup.loss == 0
-                    && world.effective(station)
-                    && !matches!(
-                        cause,
-                        Cause::Withdrawn
-                            | Cause::LinkDown
-                            | Cause::Legacy
-                            | Cause::Moved
-                            | Cause::Ineligible
-                    )
-                    && !matches!(world.setup.profile.failback, Failback::After(wait) if wait.as_secs() < 60)
-                {
-                    self.fail(now, format!("S11: station {station} held {address} and lost it to one that returned ({cause:?})"));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// S2: who is handed an address finds nobody answering otherwise. S10: an address does not wander.
-    fn check_taken(&mut self, world: &World, station: usize, address: IpAddr, cause: Cause) {
-        let now = world.now;
-        let segment = world.stations[station].segment;
-        let planned = matches!(cause, Cause::Moved | Cause::Failback | Cause::Ineligible);
-        if planned
-            && world.setup.loss == 0
-            && world.cut.is_empty()
-            && now > self.cut_change + S
-            && !self.attacked
-        {
-            let mine = world.stations[station].mac;
-            let other = (0..world.stations.len()).find(|other| {
-                let it = &world.stations[*other];
-                let answers = it.table.get(&address).is_some_and(|mac| *mac != mine);
-                answers
-                    && !it.muted
-                    && it.segment == segment
-                    && *other != station
-                    && world.effective(*other)
-            });
-            if let Some(other) = other {
-                self.fail(now, format!("S2: station {station} is handed {address}, for which {other} answers otherwise"));
-            }
-        }
-        let of_late = |(at, who, which, _): &&(Time, usize, IpAddr, Cause)| {
-            *which == address
-                && world.stations[*who].segment == segment
-                && *at + 10 * S > now
-                && *at > self.last_change
-        };
-        let moves = self.took.iter().rev().take(64).filter(of_late).count();
-        if moves > 3 && world.setup.loss == 0 && world.cut.is_empty() {
-            self.fail(
-                now,
-                format!("S10: {address} was taken {moves} times within 10 s"),
-            );
-        }
-    }
-
-    /// S4: nobody is down whom somebody hears that the judge hears.
-    fn check_vouched(&mut self, world: &World, station: usize, node: usize) {
-        let now = world.now;
-        if world.setup.loss > 0 || now < self.cut_change + 2 * S {
-            return;
-        }
-        let segment = world.stations[station].segment;
-        let subject = world.station(node, segment);
-        let steady = |station: usize| {
-            let it = &world.stations[station];
-            world.effective(station)
-                && !it.muted
-                && !it.stopped
-                && it.arbiter.is_some()
-                && world.nodes[it.node].throttle.is_none()
-                && self
-                    .node_change
-                    .get(&it.node)
-                    .is_none_or(|at| now > *at + 2 * S)
-        };
-        let ways =
-            |a: usize, b: usize| !world.cut.contains(&(a, b)) && !world.cut.contains(&(b, a));
-        if !steady(subject) || !steady(station) {
-            return;
-        }
-        let witness = (0..world.stations.len()).find(|other| {
-            world.stations[*other].segment == segment
-                && *other != station
-                && *other != subject
-                && steady(*other)
-                && ways(*other, station)
-                && ways(*other, subject)
-        });
-        if let Some(witness) = witness {
-            self.fail(
-                now,
-                format!("S4: station {station} takes {subject} for down, which {witness} hears"),
             );
         }
     }

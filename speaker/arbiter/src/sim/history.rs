@@ -89,6 +89,9 @@ pub fn play(seed: u64, mutation: Option<Mutation>, trace: bool) -> Result<World,
         }
     }
     world.run_until(world.now + 18 * S);
+    let mut checks = std::mem::take(&mut world.checks);
+    checks.caches(&world);
+    world.checks = checks;
     match world.checks.outcome() {
         Ok(()) => Ok(world),
         Err(violation) => Err(format!("{described}\n{violation}")),
@@ -123,13 +126,21 @@ fn set_up(random: &mut Random, theme: Theme, mutation: Option<Mutation>) -> Setu
         kernels,
         clients: random.chance(850_000),
         client_every: random.pick(&[5 * MS, 20 * MS, 100 * MS]),
+        client_burst: 1,
+        hosts: 2,
+        deafness: 0,
+        same_order: false,
         gateway: random.chance(800_000),
         proxy: theme == Theme::Blind && random.chance(500_000),
         strips: theme == Theme::Blind && random.chance(300_000),
         attacked: false,
         profile: Profile {
             failback: if theme == Theme::Moves {
-                random.pick(&[Failback::Never, Failback::After(Duration::from_secs(4))])
+                random.pick(&[
+                    Failback::Never,
+                    Failback::After(Duration::ZERO),
+                    Failback::After(Duration::from_secs(4)),
+                ])
             } else {
                 Failback::After(Duration::from_mins(5))
             },

@@ -35,6 +35,7 @@ pub enum Packet {
     },
     ClientRequest {
         address: IpAddr,
+        host: usize,
     },
     /// One of ours without its tag.
     Question {
@@ -98,12 +99,36 @@ pub struct Station {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    Arrive { to: usize, packet: Packet },
-    Process { station: usize },
-    Wake { station: usize, wake: u64 },
+    Arrive {
+        to: usize,
+        packet: Packet,
+    },
+    Process {
+        station: usize,
+    },
+    Wake {
+        station: usize,
+        wake: u64,
+    },
     Act(Act),
-    Ask { segment: usize },
+    Ask {
+        segment: usize,
+    },
+    /// A host hears where an address is; `unasked`: by a gratuitous frame.
+    Taught {
+        host: usize,
+        address: IpAddr,
+        mac: Mac,
+        unasked: bool,
+    },
     Sample,
+}
+
+/// A client, and what it has in its cache: where each address is, and since when.
+#[derive(Debug)]
+pub struct Host {
+    pub segment: usize,
+    pub cache: BTreeMap<IpAddr, (Mac, Time)>,
 }
 
 /// What befalls the world.
@@ -128,6 +153,10 @@ pub enum Act {
     /// Somebody repeats frames heard before, forges others.
     Attack(bool),
     AttackOnce,
+    /// Somebody who is none of ours answers for an address on the first segment, or does no more.
+    Stranger(IpAddr, bool),
+    /// It says so unasked.
+    StrangerClaims(IpAddr),
     /// MetalLB's speaker is replaced by ours, or ours by it.
     Replace(usize, bool),
 }
@@ -147,6 +176,14 @@ pub struct Setup {
     pub kernels: bool,
     pub clients: bool,
     pub client_every: Time,
+    /// For how many addresses at a time.
+    pub client_burst: usize,
+    /// How many clients a segment has whose caches are looked at.
+    pub hosts: usize,
+    /// Gratuitous frames they lose, of a million.
+    pub deafness: u32,
+    /// The order of nodes is the same for all addresses.
+    pub same_order: bool,
     pub gateway: bool,
     /// The fabric answers for node addresses it knows, dead or not.
     pub proxy: bool,
@@ -172,6 +209,10 @@ impl Default for Setup {
             kernels: true,
             clients: true,
             client_every: 20 * MS,
+            client_burst: 1,
+            hosts: 2,
+            deafness: 0,
+            same_order: false,
             gateway: true,
             proxy: false,
             strips: false,
@@ -194,6 +235,10 @@ pub struct World {
     sequence: u64,
     pub nodes: Vec<Node>,
     pub stations: Vec<Station>,
+    pub hosts: Vec<Host>,
+    pub strangers: BTreeSet<IpAddr>,
+    /// The last Ask of each station, delivered or not.
+    pub last_ask: BTreeMap<usize, Packet>,
     pub cut: BTreeSet<(usize, usize)>,
     pub gossip_blocked: bool,
     /// What gossip has dead.
@@ -207,11 +252,12 @@ pub struct World {
 }
 
 pub fn address(index: usize) -> IpAddr {
-    let low = u8::try_from(index + 1).unwrap();
+    let low = u16::try_from(index + 1).unwrap();
     if index % 3 == 2 {
-        IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, low.into()))
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, low))
     } else {
-        IpAddr::V4(Ipv4Addr::new(10, 0, 0, low))
+        let [high, low] = low.to_be_bytes();
+        IpAddr::V4(Ipv4Addr::new(10, 0, high, low))
     }
 }
 
@@ -232,6 +278,9 @@ impl World {
             sequence: 0,
             nodes: Vec::new(),
             stations: Vec::new(),
+            hosts: Vec::new(),
+            strangers: BTreeSet::new(),
+            last_ask: BTreeMap::new(),
             cut: BTreeSet::new(),
             gossip_blocked: false,
             gossip_dead: BTreeSet::new(),
@@ -289,7 +338,9 @@ impl World {
             let mut order = all.clone();
             for at in (1..order.len()).rev() {
                 let other = world.random.below(at + 1);
-                order.swap(at, other);
+                if !world.setup.same_order {
+                    order.swap(at, other);
+                }
             }
             world.order.insert(address(index), order.clone());
             for station in 0..world.stations.len() {
@@ -304,6 +355,12 @@ impl World {
             world.at(at, Event::Act(Act::Run(node, Run::On)));
         }
         for segment in 0..world.setup.segments {
+            for _ in 0..world.setup.hosts {
+                world.hosts.push(Host {
+                    segment,
+                    cache: BTreeMap::new(),
+                });
+            }
             world.at(world.setup.client_every, Event::Ask { segment });
         }
         world.at(5 * MS, Event::Sample);
@@ -366,6 +423,12 @@ impl World {
             }
             Event::Act(act) => self.befall(act),
             Event::Ask { segment } => self.client_asks(segment),
+            Event::Taught {
+                host,
+                address,
+                mac,
+                unasked,
+            } => self.learn(host, address, mac, unasked),
             Event::Sample => {
                 let mut checks = std::mem::take(&mut self.checks);
                 checks.sample(self);
@@ -454,11 +517,6 @@ impl World {
                     self.recorded.push((station, packet));
                 }
                 self.transmit(station, to, packet);
-                if frame.kind == Kind::Claim {
-                    self.checks
-                        .cache
-                        .insert((self.stations[station].segment, frame.address), mac);
-                }
             }
             Output::AskKernel(_, to) => {
                 self.transmit(station, Some(to), Packet::KernelRequest { from: station });
@@ -481,9 +539,11 @@ impl World {
                 self.stations[station]
                     .table
                     .insert(address, other.unwrap_or(mac));
+                self.served(station, address);
             }
             Output::Silent(address) => {
                 self.stations[station].table.remove(&address);
+                self.served(station, address);
             }
             Output::Mute(muted) => self.stations[station].muted = muted,
             Output::Stopped => self.stations[station].stopped = true,

@@ -1,16 +1,17 @@
-//! Pools that are custom resources: who announces, on which interfaces, and who is preferred, by what L2Advertisements say.
+//! Pools that are custom resources: who may announce, on which interfaces, and who is preferred, by what L2Advertisements say.
 //! The scenarios are those of MetalLB's end-to-end tests (`node_selector`, `service_selector`, `interface_selector`,
 //! `preferred_node`, and the node conditions of `l2`).
 
 use ferrolb_config::{
     AdvertisementWords, Config, Labels, Origin, PoolWords, SelectorWords, Word, Words, check,
 };
-use ferrolb_speaker_core::{Announcement, Reach, Service, Touched, TrafficPolicy, View, decide};
+use ferrolb_speaker_core::{Reach, Service, Touched, TrafficPolicy, View};
 
 use super::*;
 
 /// Where node-a, then c, then b comes in the order (Appendix A).
 const ADDRESS: &str = "192.168.1.240";
+const NODES_IN_ORDER: [&str; 3] = ["node-a", "node-c", "node-b"];
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 pub fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -104,13 +105,6 @@ fn serve(view: &mut View, service: &str, ip: &str, pairs: &[(&str, &str)]) {
     with_service(view, service, facts, &[endpoint("node-b", true, true)]);
 }
 
-fn announced(view: &View, node: &str, service: &str) -> Announcement {
-    match decide(view, node, &name(service)) {
-        Verdict::Announce(announcement) => announcement,
-        Verdict::Silent(reason) => panic!("{node} is silent: {reason}"),
-    }
-}
-
 #[test]
 fn without_an_advertisement_nobody_announces() {
     let mut view = advertised(vec![]);
@@ -121,7 +115,7 @@ fn without_an_advertisement_nobody_announces() {
     }
     view.set_config(resources(vec![advertisement("all")]));
     assert_eq!(announcing(&view, "web"), ["node-a"]);
-    let announcement = announced(&view, "node-a", "web");
+    let announcement = may(&view, "node-a", "web");
     assert_eq!(announcement.origin, Origin::Resource);
     assert_eq!(announcement.reach, Reach::Everywhere);
 }
@@ -225,13 +219,9 @@ fn services_that_share_an_address_have_one_owner_though_their_advertisements_dif
     assert_eq!(announcing(&view, "dns"), ["node-b"]);
     // Without such a node one of them is announced, by one node.
     label(&mut view, "node-b", &[(EXCLUDE, "")]);
+    assert_eq!(order_of(&view, ADDRESS).0, ["node-a", "node-c"]);
     assert_eq!(announcing(&view, "web"), ["node-a"]);
     assert!(announcing(&view, "dns").is_empty());
-    assert!(
-        reason(&view, "node-c", "dns")
-            .to_string()
-            .contains("node-a")
-    );
 }
 
 #[test]
@@ -243,7 +233,7 @@ fn an_address_is_answered_on_the_interfaces_of_the_advertisements_for_the_node()
     let mut view = advertised(vec![through("one", &["eth1"], &["node-a"])]);
     view.set_interfaces(["eth0", "eth1", "eth2"].map(str::to_owned).into());
     let reach = |view: &View| {
-        let announcement = announced(view, "node-a", "web");
+        let announcement = may(view, "node-a", "web");
         let names = announcement.reach.names().cloned();
         names.map(|names| names.into_iter().collect::<Vec<_>>())
     };
@@ -277,32 +267,77 @@ fn an_address_is_answered_on_the_interfaces_of_the_advertisements_for_the_node()
 }
 
 #[test]
-fn without_the_named_interfaces_the_owner_is_silent_until_one_appears() {
+fn without_the_named_interfaces_a_node_leaves_itself_out_until_one_appears() {
     let mut named = advertisement("one");
     named.interfaces = vec!["foo".to_owned(), "bar".to_owned()];
     let mut view = advertised(vec![named]);
     let had = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let address = ADDRESS.parse().unwrap();
     view.set_interfaces(had(&["eth0"]));
-    assert!(announcing(&view, "web").is_empty());
     let why = reason(&view, "node-a", "web");
     let Reason::NoInterface { addresses, named } = &why else {
         panic!("{why}");
     };
-    assert_eq!(addresses, &[ADDRESS.parse::<IpAddr>().unwrap()]);
+    assert_eq!(addresses, &[address]);
     assert_eq!(named, &["bar", "foo"]);
-    // The others leave it to the owner, as MetalLB's do.
-    assert_eq!(reason(&view, "node-b", "web").word(), "notOwner");
+    let alone = standing(&view, "node-a", address).unwrap();
+    assert_eq!(alone.order, ["node-c", "node-b"]);
+    assert_eq!((alone.willing, alone.reach), (2, None));
+    // The others cannot know.
+    assert_eq!(
+        order_of(&view, ADDRESS),
+        (NODES_IN_ORDER.map(str::to_owned).to_vec(), 3)
+    );
     assert_eq!(view.set_interfaces(had(&["eth0", "foo"])), Touched::All);
-    assert_eq!(announcing(&view, "web"), ["node-a"]);
+    let back = standing(&view, "node-a", address).unwrap();
+    assert_eq!(back.order, NODES_IN_ORDER);
+    assert_eq!(back.reach, Some(Reach::Only(had(&["foo"]))));
     assert!(
         view.set_interfaces(had(&["eth0", "eth1", "foo"]))
             .is_empty()
     );
     assert_eq!(view.set_interfaces(had(&["eth0"])), Touched::All);
-    assert!(announcing(&view, "web").is_empty());
+    assert_eq!(reason(&view, "node-a", "web"), why);
+    // On the only node there is, nobody is left.
+    view.delete_node("node-b");
+    view.delete_node("node-c");
+    assert_eq!(standing(&view, "node-a", address), None);
     // Where nobody asks for interfaces they are no news.
     view.set_config(resources(vec![advertisement("all")]));
     assert!(view.set_interfaces(had(&[])).is_empty());
+}
+
+#[test]
+fn an_address_is_answered_for_wherever_one_of_its_services_may_be() {
+    let through = |app: &str, interface: &str, nodes: &[&str]| AdvertisementWords {
+        interfaces: vec![interface.to_owned()],
+        service_selectors: vec![selector("app", app)],
+        ..on(app, nodes)
+    };
+    let mut view = advertised(vec![
+        through("web", "eth0", &["node-a", "node-b"]),
+        through("dns", "eth1", &["node-a", "node-c"]),
+    ]);
+    serve(&mut view, "web", ADDRESS, &[("app", "web")]);
+    serve(&mut view, "dns", ADDRESS, &[("app", "dns")]);
+    let reach = |view: &View, node: &str| {
+        let reach = standing(view, node, ADDRESS.parse().unwrap())
+            .unwrap()
+            .reach?;
+        Some(reach.names().unwrap().iter().cloned().collect::<Vec<_>>())
+    };
+    view.set_interfaces(["eth0", "eth1"].map(str::to_owned).into());
+    assert_eq!(reach(&view, "node-a").unwrap(), ["eth0", "eth1"]);
+    assert_eq!(reach(&view, "node-b").unwrap(), ["eth0"]);
+    assert_eq!(reach(&view, "node-c").unwrap(), ["eth1"]);
+    // With one of the two it is for one Service only, and keeps its place, which the others give it too.
+    view.set_interfaces(["eth1".to_owned()].into());
+    assert_eq!(reach(&view, "node-a").unwrap(), ["eth1"]);
+    assert_eq!(reason(&view, "node-a", "web").word(), "noInterface");
+    assert_eq!(reach(&view, "node-b"), None);
+    let mine = standing(&view, "node-a", ADDRESS.parse().unwrap()).unwrap();
+    assert_eq!(mine.order, order_of(&view, ADDRESS).0);
+    assert_eq!(mine.order[0], "node-a");
 }
 
 #[test]
@@ -339,7 +374,7 @@ fn an_excluded_node_is_left_out_and_comes_back() {
 
 #[test]
 fn the_exclude_label_is_ignored_where_the_operator_says_so_and_for_pools_of_the_configmap() {
-    let ignoring = filled(View::ignoring_exclusion(true));
+    let ignoring = filled(ignoring_exclusion());
     let mut view = with_web(ignoring, vec![advertisement("all")]);
     label(&mut view, "node-a", &[(EXCLUDE, "")]);
     assert_eq!(announcing(&view, "web"), ["node-a"]);
@@ -349,7 +384,7 @@ fn the_exclude_label_is_ignored_where_the_operator_says_so_and_for_pools_of_the_
     assert_eq!(announcing(&view, "web"), ["node-c"]);
     view.set_config(config("192.168.1.240/28", "layer2"));
     assert_eq!(announcing(&view, "web"), ["node-a"]);
-    assert_eq!(announced(&view, "node-a", "web").origin, Origin::ConfigMap);
+    assert_eq!(may(&view, "node-a", "web").origin, Origin::ConfigMap);
 }
 
 #[test]
@@ -369,8 +404,15 @@ fn the_exclude_label_keeps_nobody_out_where_every_node_has_it() {
     assert_eq!(view.delete_node("node-b"), Touched::All);
     assert_eq!(announcing(&view, "web"), ["node-a"]);
     // Said by the operator, it is nothing to be told.
-    let view = filled(View::ignoring_exclusion(true));
+    let view = filled(ignoring_exclusion());
     assert_eq!(view.exclusion_void(), None);
+}
+
+fn ignoring_exclusion() -> View {
+    View::new(Settings {
+        ignore_exclusion: true,
+        ..Settings::default()
+    })
 }
 
 fn preferring(name: &str, weights: &[(i64, SelectorWords)]) -> AdvertisementWords {
@@ -388,11 +430,11 @@ fn a_preferred_node_goes_first_and_losing_the_label_gives_back() {
     let ssd = [("disk", "ssd")];
     assert_eq!(label(&mut view, "node-b", &ssd), Touched::All);
     assert_eq!(announcing(&view, "web"), ["node-b"]);
-    let why = reason(&view, "node-a", "web");
-    assert!(why.to_string().contains("node-b"), "{why}");
+    assert_eq!(order_of(&view, ADDRESS).0, ["node-b", "node-a", "node-c"]);
     // Alike preferred: the order, a, c, b.
     label(&mut view, "node-c", &ssd);
     assert_eq!(announcing(&view, "web"), ["node-c"]);
+    assert_eq!(order_of(&view, ADDRESS).0, ["node-c", "node-b", "node-a"]);
     // Preferred, but not eligible.
     label(&mut view, "node-c", &[("disk", "ssd"), (EXCLUDE, "")]);
     assert_eq!(announcing(&view, "web"), ["node-b"]);

@@ -1,4 +1,4 @@
-//! Whole decisions: objects in, verdict of every node out.
+//! Whole decisions: objects in, who may answer and who comes first out.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,14 +9,15 @@
 
 mod advertisements;
 mod model;
+mod willing;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrolb_config::{Config, Labels, ObjectName, read};
 use ferrolb_speaker_core::{
-    Endpoint, Endpoints, IngressIp, Kind, Members, Node, Reason, Service, SpeakerPod, Touched,
-    TrafficPolicy, Verdict, View, decide, order,
+    Announcement, Endpoint, Endpoints, IngressIp, Kind, Node, Reason, Service, Settings,
+    SpeakerPod, Touched, TrafficPolicy, Verdict, View, decide, first, standing,
 };
 
 const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
@@ -52,15 +53,14 @@ fn endpoint(node: &str, ready: bool, serving: bool) -> Endpoint {
 fn ready_node(last: u8) -> Node {
     Node {
         ready: true,
-        network_unavailable: false,
         addresses: BTreeSet::from([[192, 168, 1, last].into()]),
-        labels: Labels::new(),
+        ..Node::default()
     }
 }
 
 /// Three Ready nodes with a Ready speaker each, the pool 192.168.1.240/28 and 10.0.0.0/24, everything listed.
 fn view() -> View {
-    filled(View::new())
+    filled(View::new(Settings::default()))
 }
 
 fn filled(mut view: View) -> View {
@@ -92,22 +92,51 @@ fn with_service(view: &mut View, text: &str, service: Service, endpoints: &[Endp
     view.apply_endpoints(name(&format!("{text}-slice")), name(text), endpoints);
 }
 
-/// The nodes that announce the Service.
+/// Who comes first for an address, in the eyes of `me`, and is willing: MetalLB's owner.
+fn owner(view: &View, me: &str, address: IpAddr) -> Option<String> {
+    let standing = standing(view, me, address).filter(|standing| standing.willing > 0)?;
+    standing.order.into_iter().next()
+}
+
+/// What a node announces for a Service while everybody answers for what it comes first for.
+fn owned(view: &View, node: &str, service: &ObjectName) -> Vec<IpAddr> {
+    let Verdict::May(mut may) = decide(view, node, service) else {
+        return Vec::new();
+    };
+    may.addresses
+        .retain(|address| owner(view, node, *address).as_deref() == Some(node));
+    may.addresses
+}
+
+/// The nodes that announce the Service then.
 fn announcing(view: &View, service: &str) -> Vec<&'static str> {
-    let announces =
-        |node: &&str| matches!(decide(view, node, &name(service)), Verdict::Announce(_));
-    NODES.into_iter().filter(announces).collect()
+    let owns = |node: &&str| !owned(view, node, &name(service)).is_empty();
+    NODES.into_iter().filter(owns).collect()
+}
+
+/// The order of nodes for an address, and how many are willing, as all see it that are not among these.
+fn order_of(view: &View, address: &str) -> (Vec<String>, usize) {
+    let standing = standing(view, "bystander", address.parse().unwrap()).unwrap();
+    assert_eq!(standing.reach, None);
+    (standing.order, standing.willing)
+}
+
+fn may(view: &View, node: &str, service: &str) -> Announcement {
+    match decide(view, node, &name(service)) {
+        Verdict::May(announcement) => announcement,
+        Verdict::Silent(reason) => panic!("{node} may not: {reason}"),
+    }
 }
 
 fn reason(view: &View, node: &str, service: &str) -> Reason {
     match decide(view, node, &name(service)) {
         Verdict::Silent(reason) => reason,
-        Verdict::Announce(announcement) => panic!("{node} announces {announcement:?}"),
+        Verdict::May(announcement) => panic!("{node} may announce {announcement:?}"),
     }
 }
 
 #[test]
-fn cluster_policy_goes_to_the_first_live_node_wherever_the_endpoints_are() {
+fn cluster_policy_goes_to_the_first_node_wherever_the_endpoints_are() {
     let mut view = view();
     let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Cluster);
     with_service(&mut view, "web", service, &[endpoint("node-b", true, true)]);
@@ -177,15 +206,17 @@ fn every_check_has_metallbs_word() {
 
 #[test]
 fn nothing_is_announced_before_everything_is_listed_and_configured() {
-    let mut view = View::new();
+    let mut view = View::new(Settings::default());
     let service = load_balancer(&["10.0.0.1"], TrafficPolicy::Cluster);
     with_service(&mut view, "web", service, &[endpoint("node-a", true, true)]);
     view.apply_node("node-a".to_owned(), ready_node(1));
     for kind in Kind::ALL {
         assert_eq!(reason(&view, "node-a", "web"), Reason::NotSynced);
+        assert_eq!(standing(&view, "node-a", [10, 0, 0, 1].into()), None);
         view.set_listed(kind);
     }
     assert_eq!(reason(&view, "node-a", "web"), Reason::NoConfig);
+    assert_eq!(standing(&view, "node-a", [10, 0, 0, 1].into()), None);
     assert_eq!(
         view.set_config(config("10.0.0.0/24", "layer2")),
         Touched::All
@@ -227,91 +258,6 @@ fn local_policy_goes_to_nodes_with_endpoints_and_to_terminating_ones_last() {
 }
 
 #[test]
-fn a_node_is_live_by_its_conditions_and_its_speaker() {
-    let mut view = view();
-    let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Cluster);
-    with_service(&mut view, "web", service, &[endpoint("node-b", true, true)]);
-    let unplugged = Node {
-        network_unavailable: true,
-        ..ready_node(1)
-    };
-    view.apply_node("node-a".to_owned(), unplugged);
-    assert_eq!(announcing(&view, "web"), ["node-c"]);
-    view.set_speakers(Some(vec![
-        pod("node-a", true),
-        pod("node-b", true),
-        pod("node-c", false),
-    ]));
-    assert_eq!(announcing(&view, "web"), ["node-b"]);
-    assert!(
-        reason(&view, "node-c", "web")
-            .to_string()
-            .contains("speaker")
-    );
-    // Unknown, a list of other pods, or none that is Ready: the Nodes decide alone.
-    for pods in [
-        None,
-        Some(vec![]),
-        Some(vec![pod("elsewhere", true)]),
-        Some(vec![pod("node-b", false), pod("elsewhere", true)]),
-    ] {
-        view.set_speakers(Some(vec![pod("node-b", true)]));
-        assert_eq!(announcing(&view, "web"), ["node-b"]);
-        assert_eq!(view.set_speakers(pods.clone()), Touched::All);
-        assert_eq!(announcing(&view, "web"), ["node-c"], "{pods:?}");
-    }
-}
-
-fn members(live: &[&str], gone: &[&str], metallb: bool) -> Members {
-    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    Members {
-        live: set(live),
-        gone: set(gone),
-        metallb,
-    }
-}
-
-#[test]
-fn gossip_knows_first_who_is_gone() {
-    let mut view = view();
-    let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Cluster);
-    with_service(&mut view, "web", service, &[endpoint("node-b", true, true)]);
-    // Appendix A: a, c, b. Of whom gossip has never heard, Node and pod tell.
-    view.set_members(members(&["node-c"], &[], false));
-    assert_eq!(announcing(&view, "web"), ["node-a"]);
-    assert_eq!(
-        view.set_members(members(&["node-b", "node-c"], &["node-a"], false)),
-        Touched::All
-    );
-    assert_eq!(announcing(&view, "web"), ["node-c"]);
-    assert!(
-        reason(&view, "node-a", "web")
-            .to_string()
-            .contains("gossip")
-    );
-    // A member whose pod is not Ready may have no socket yet.
-    view.set_speakers(Some(vec![pod("node-b", true)]));
-    assert_eq!(announcing(&view, "web"), ["node-b"]);
-}
-
-#[test]
-fn beside_metallb_gossip_alone_says_who_lives() {
-    let mut view = view();
-    let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Cluster);
-    with_service(&mut view, "web", service, &[endpoint("node-b", true, true)]);
-    let broken = Node {
-        ready: false,
-        ..ready_node(1)
-    };
-    view.apply_node("node-a".to_owned(), broken);
-    assert_eq!(announcing(&view, "web"), ["node-c"]);
-    view.set_members(members(&["node-a", "node-b"], &[], true));
-    assert_eq!(announcing(&view, "web"), ["node-a"]);
-    view.set_members(members(&["node-b"], &[], true));
-    assert_eq!(announcing(&view, "web"), ["node-b"]);
-}
-
-#[test]
 fn the_restarted_speaker_of_a_single_node_does_not_wait_for_its_own_pod() {
     let mut view = view();
     let service = load_balancer(&["192.168.1.240"], TrafficPolicy::Local);
@@ -332,6 +278,7 @@ fn a_nodes_own_address_is_never_announced() {
         let reason = reason(&view, node, "web");
         assert_eq!(reason.word(), "nodeAddress");
         assert!(reason.to_string().contains("node-c"), "{reason}");
+        assert_eq!(standing(&view, node, [192, 168, 1, 3].into()), None);
     }
     // The address of a node that is gone is free.
     assert_eq!(view.delete_node("node-c"), Touched::All);
@@ -353,18 +300,18 @@ fn the_owner_of_the_first_address_announces_those_of_both_families() {
             service_facts,
             &[endpoint("node-b", true, true)],
         );
-        let owner = order(NODES, ingress[0])[0];
-        let Verdict::Announce(announcement) = decide(&view, owner, &name(service)) else {
-            panic!("{service}");
-        };
+        let owner = first(NODES, ingress[0]).unwrap();
         let all: Vec<IpAddr> = ingress.iter().map(|text| text.parse().unwrap()).collect();
-        assert_eq!(announcement.addresses, all);
+        for node in NODES {
+            assert_eq!(may(&view, node, service).addresses, all);
+        }
+        assert_eq!(owned(&view, owner, &name(service)), all);
         assert_eq!(announcing(&view, service), [owner]);
     }
 }
 
 #[test]
-fn one_node_leads_a_service_that_two_announce() {
+fn a_shared_address_may_be_owned_by_another_node_than_the_first_of_a_service() {
     let mut view = view();
     let ready = [endpoint("node-b", true, true)];
     // Every Service has an address of its own and shares the other: the sharers' smallest key decides on that one.
@@ -373,16 +320,11 @@ fn one_node_leads_a_service_that_two_announce() {
         let service = load_balancer(&[own, "fc00::5"], TrafficPolicy::Cluster);
         with_service(&mut view, own, service, &ready);
     }
+    let shared = first(NODES, "10.0.0.1").unwrap();
     let mut several = 0;
     for own in services {
-        let mut leaders = 0;
-        for node in announcing(&view, own) {
-            let Verdict::Announce(announcement) = decide(&view, node, &name(own)) else {
-                panic!("{node}");
-            };
-            leaders += usize::from(announcement.leads);
-        }
-        assert_eq!(leaders, 1, "{own}");
+        assert_eq!(order_of(&view, own).0[0], first(NODES, own).unwrap());
+        assert_eq!(order_of(&view, "fc00::5").0[0], shared);
         several += usize::from(announcing(&view, own).len() > 1);
     }
     assert!(several > 0, "the case this is about");
@@ -429,7 +371,7 @@ fn a_configuration_is_measured_by_the_services_every_speaker_sees() {
     view.apply_service(name("web"), load_balancer(&["10.0.1.1"], cluster));
     assert_eq!(left_out(&view, &other), None);
     // Without a configuration in force nothing is in use.
-    let mut fresh = View::new();
+    let mut fresh = View::new(Settings::default());
     fresh.apply_service(name("web"), load_balancer(&["10.0.0.1"], cluster));
     assert_eq!(left_out(&fresh, &other), None);
 }

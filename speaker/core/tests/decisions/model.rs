@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ferrolb_config::{AdvertisementWords, Labels, ObjectName};
 use ferrolb_speaker_core::{
-    Endpoints, Node, Reason, Service, Touched, TrafficPolicy, Verdict, View, decide, order,
+    Endpoints, Members, Node, Reason, Service, Standing, Touched, TrafficPolicy, Verdict, View,
+    decide, first, standing,
 };
 use proptest::prelude::*;
 
@@ -31,6 +32,7 @@ struct Spoken {
 struct NodeFacts {
     ready: bool,
     cut: bool,
+    cordoned: bool,
     rack: bool,
     excluded: bool,
 }
@@ -54,6 +56,8 @@ enum Edit {
     Node(usize, NodeFacts),
     DeleteNode(usize),
     Speakers(Option<Vec<bool>>),
+    /// Which speakers are MetalLB's.
+    Legacy(Vec<bool>),
     Advertise(Vec<Spoken>),
     ConfigMap,
 }
@@ -73,12 +77,14 @@ fn edit() -> impl Strategy<Value = Edit> {
     let node = (
         prop::bool::weighted(0.8),
         prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
         any::<bool>(),
         any::<bool>(),
     )
-        .prop_map(|(ready, cut, rack, excluded)| NodeFacts {
+        .prop_map(|(ready, cut, cordoned, rack, excluded)| NodeFacts {
             ready,
             cut,
+            cordoned,
             rack,
             excluded,
         });
@@ -98,6 +104,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         3 => (0_usize..3, node).prop_map(|(index, facts)| Edit::Node(index, facts)),
         1 => (0_usize..3).prop_map(Edit::DeleteNode),
         1 => prop::option::of(prop::collection::vec(any::<bool>(), 3)).prop_map(Edit::Speakers),
+        1 => prop::collection::vec(prop::bool::weighted(0.2), 3).prop_map(Edit::Legacy),
         2 => prop::collection::vec(spoken, 0..4).prop_map(Edit::Advertise),
         1 => Just(Edit::ConfigMap),
     ]
@@ -159,8 +166,9 @@ fn make(view: &mut View, edit: &Edit) -> Touched {
             let node = Node {
                 ready: facts.ready,
                 network_unavailable: facts.cut,
-                addresses: BTreeSet::new(),
+                unschedulable: facts.cordoned,
                 labels: own,
+                ..Node::default()
             };
             view.apply_node(NODES[*index].to_owned(), node)
         }
@@ -172,6 +180,14 @@ fn make(view: &mut View, edit: &Edit) -> Touched {
                 .map(|(node, ready)| pod(node, *ready))
                 .collect()
         })),
+        Edit::Legacy(legacy) => {
+            let all = NODES.iter().zip(legacy);
+            let legacy = all.filter(|(_, legacy)| **legacy);
+            view.set_members(Members {
+                metallb: legacy.map(|(node, _)| (*node).to_owned()).collect(),
+                ..Members::default()
+            })
+        }
         Edit::Advertise(spoken) => {
             let each = spoken.iter().enumerate();
             view.set_config(resources(
@@ -193,6 +209,7 @@ struct Model {
     slices: BTreeMap<usize, (usize, Vec<End>)>,
     nodes: BTreeMap<usize, NodeFacts>,
     speakers: Option<Vec<bool>>,
+    legacy: Vec<bool>,
     /// None for the ConfigMap.
     advertisements: Option<Vec<Spoken>>,
 }
@@ -203,6 +220,7 @@ impl Model {
         let node = NodeFacts {
             ready: true,
             cut: false,
+            cordoned: false,
             rack: false,
             excluded: false,
         };
@@ -211,6 +229,7 @@ impl Model {
             slices: BTreeMap::new(),
             nodes: (0..3).map(|index| (index, node.clone())).collect(),
             speakers: Some(vec![true; 3]),
+            legacy: vec![false; 3],
             advertisements: None,
         }
     }
@@ -224,6 +243,7 @@ impl Model {
             Edit::Node(index, facts) => drop(self.nodes.insert(index, facts)),
             Edit::DeleteNode(index) => drop(self.nodes.remove(&index)),
             Edit::Speakers(ready) => self.speakers = ready,
+            Edit::Legacy(legacy) => self.legacy = legacy,
             Edit::Advertise(spoken) => self.advertisements = Some(spoken),
             Edit::ConfigMap => self.advertisements = None,
         }
@@ -249,11 +269,6 @@ impl Model {
         else {
             return false;
         };
-        let has_speaker = |node: &usize| {
-            let speakers = self.speakers.as_ref();
-            self.nodes.contains_key(node) && speakers.is_some_and(|ready| ready[*node])
-        };
-        let somebody_speaks = (0..3).any(|node| has_speaker(&node));
         let excludes =
             self.advertisements.is_some() && !self.nodes.values().all(|node| node.excluded);
         let ends = self.slices.values().filter(|(of, _)| *of == index);
@@ -262,13 +277,26 @@ impl Model {
         let mut usable = ends
             .iter()
             .filter(|(_, is_ready, serving)| *is_ready || !ready && *serving);
-        let lives = facts.ready && !facts.cut && (!somebody_speaks || has_speaker(&node));
         let kept_out = excludes && facts.excluded;
         let selected = !self.spoken(service, Some(facts)).is_empty();
-        lives && !kept_out && selected && usable.any(|(at, _, _)| !service.local || *at == node)
+        !facts.cut
+            && !kept_out
+            && selected
+            && usable.any(|(at, _, _)| !service.local || *at == node)
     }
 
-    fn owner(&self, address_of: u8) -> Option<&'static str> {
+    fn willing(&self, node: usize) -> bool {
+        let has_speaker = |node: &usize| {
+            let speakers = self.speakers.as_ref();
+            self.nodes.contains_key(node) && speakers.is_some_and(|ready| ready[*node])
+        };
+        let silent = (0..3).any(|node| has_speaker(&node)) && !has_speaker(&node);
+        let facts = &self.nodes[&node];
+        self.legacy.contains(&true) || facts.ready && !facts.cordoned && !silent
+    }
+
+    /// Who may answer for an address, best first, and how many are willing: always takes the best of those left.
+    fn order(&self, address_of: u8) -> (Vec<&'static str>, usize) {
         let sharers: Vec<usize> = self
             .services
             .iter()
@@ -277,9 +305,10 @@ impl Model {
             .map(|(index, _)| *index)
             .collect();
         let heads = sharers.iter().map(|index| self.services[index].ingress[0]);
-        let key = heads.map(address).min()?;
-        let rank = |node: &str| {
-            let node = NODES.iter().position(|known| *known == node).unwrap();
+        let Some(key) = heads.map(address).min() else {
+            return (Vec::new(), 0);
+        };
+        let rank = |node: usize| {
             let served = sharers.iter().filter(|index| self.eligible(node, **index));
             let served: Vec<&usize> = served.collect();
             let weights = served.iter().flat_map(|index| {
@@ -292,38 +321,66 @@ impl Model {
             });
             (served.len(), weights.sum::<u64>())
         };
-        let best = NODES.iter().map(|node| rank(node)).max()?;
-        let mut ordered = order(NODES, &key).into_iter();
-        let first = ordered.find(|node| rank(node) == best)?;
-        (best.0 > 0).then(|| *NODES.iter().find(|node| **node == first).unwrap())
+        let mut left: Vec<usize> = (0..3).filter(|node| rank(*node).0 > 0).collect();
+        let willing = left.iter().filter(|node| self.willing(**node)).count();
+        let mut order = Vec::new();
+        while let Some(best) = left
+            .iter()
+            .map(|node| (self.willing(*node), rank(*node)))
+            .max()
+        {
+            let equal = left
+                .iter()
+                .filter(|node| (self.willing(**node), rank(**node)) == best);
+            let next = first(equal.map(|node| NODES[*node]), &key).unwrap();
+            left.retain(|node| NODES[*node] != next);
+            order.push(next);
+        }
+        (order, willing)
     }
 
-    /// The addresses a node announces for a Service.
-    fn announced(&self, node: &str, index: usize) -> Vec<IpAddr> {
-        let at = NODES.iter().position(|known| *known == node).unwrap();
-        let ingress = self.services.get(&index).map(|service| &service.ingress);
-        let owned = ingress
-            .into_iter()
-            .flatten()
-            .filter(|last| self.eligible(at, index) && self.owner(**last) == Some(node));
-        owned.map(|last| address(*last).parse().unwrap()).collect()
+    /// The addresses a node may announce for a Service.
+    fn allowed(&self, node: usize, index: usize) -> Option<Vec<IpAddr>> {
+        let facts = self.services.get(&index)?;
+        let addresses = facts.ingress.iter();
+        let addresses = addresses.map(|last| address(*last).parse().unwrap());
+        (!facts.ingress.is_empty() && self.eligible(node, index)).then(|| addresses.collect())
     }
 }
 
-/// What each node announces; why it is silent may change without notice.
-fn announcements(view: &View) -> BTreeMap<(&'static str, usize), Option<Vec<IpAddr>>> {
-    let pairs = NODES
-        .into_iter()
-        .flat_map(|node| (0..SERVICES).map(move |service| (node, service)));
+/// What each node may announce; why it may not may change without notice.
+fn verdicts(view: &View) -> BTreeMap<(usize, usize), Option<Vec<IpAddr>>> {
+    let pairs = (0..3).flat_map(|node| (0..SERVICES).map(move |service| (node, service)));
     pairs
         .map(|(node, service)| {
-            let announced = match decide(view, node, &service_name(service)) {
-                Verdict::Announce(announcement) => Some(announcement.addresses),
+            let may = match decide(view, NODES[node], &service_name(service)) {
+                Verdict::May(announcement) => Some(announcement.addresses),
                 Verdict::Silent(_) => None,
             };
-            ((node, service), announced)
+            ((node, service), may)
         })
         .collect()
+}
+
+/// What each node thinks of each address.
+fn standings(view: &View) -> BTreeMap<(usize, u8), Option<Standing>> {
+    let pairs = (0..3).flat_map(|node| (0..4).map(move |last| (node, last)));
+    pairs
+        .map(|(node, last)| {
+            let standing = standing(view, NODES[node], address(last).parse().unwrap());
+            ((node, last), standing)
+        })
+        .collect()
+}
+
+/// The Services that have an address.
+fn sharers(view: &View, last: u8) -> BTreeSet<usize> {
+    let has = |index: &usize| {
+        let service = view.service(&service_name(*index));
+        let address: IpAddr = address(last).parse().unwrap();
+        service.is_some_and(|service| service.addresses().any(|one| one == address))
+    };
+    (0..SERVICES).filter(has).collect()
 }
 
 /// The initial labels of the nodes, which [`view`] leaves without.
@@ -340,49 +397,52 @@ fn label_nodes(view: &mut View) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 384, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens: every node comes to what the model says, a verdict changes only for Services the change named, no
-    /// address has two announcers, and all that name an owner name the same one.
+    /// Whatever happens: every node comes to what the model says, and a verdict or an order changes only for Services the
+    /// change named.
     #[test]
     fn every_node_agrees_with_the_naive_model(edits in prop::collection::vec(edit(), 1..60)) {
         let (mut view, mut model) = (view(), Model::new());
         label_nodes(&mut view);
         make(&mut view, &Edit::ConfigMap);
-        let mut before = announcements(&view);
+        let (mut may_before, mut before) = (verdicts(&view), standings(&view));
         for edit in edits {
+            let had: Vec<BTreeSet<usize>> = (0..4).map(|last| sharers(&view, last)).collect();
             let touched = make(&mut view, &edit);
+            let named = |service: usize| match &touched {
+                Touched::All => true,
+                Touched::Some(services) => services.contains(&service_name(service)),
+            };
             model.take(&edit);
-            let after = announcements(&view);
-            for ((node, service), verdict) in &after {
-                let named = match &touched {
-                    Touched::All => true,
-                    Touched::Some(services) => services.contains(&service_name(*service)),
-                };
-                let same = before.get(&(*node, *service)) == Some(verdict);
-                prop_assert!(named || same, "{edit:?} changed {service} on {node} and did not say so");
-                let expected = model.announced(node, *service);
-                prop_assert_eq!(verdict.clone().unwrap_or_default(), expected, "{} on {}, {:?}", service, node, model);
+            let (may, after) = (verdicts(&view), standings(&view));
+            for ((node, service), verdict) in &may {
+                let same = may_before.get(&(*node, *service)) == Some(verdict);
+                prop_assert!(named(*service) || same, "{edit:?} changed {service} on {node} and did not say so");
+                let expected = model.allowed(*node, *service);
+                prop_assert_eq!(verdict, &expected, "{} on {}, {:?}", service, node, model);
             }
-            let mut owners: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
-            for ((node, _), verdict) in &after {
-                for address in verdict.iter().flatten() {
-                    owners.entry(*address).or_default().insert(node);
-                }
+            for ((node, last), standing) in &after {
+                let same = before.get(&(*node, *last)) == Some(standing);
+                let mut concerned = had[usize::from(*last)].union(&sharers(&view, *last)).copied().collect::<Vec<_>>();
+                concerned.retain(|service| named(*service));
+                prop_assert!(same || !concerned.is_empty(), "{edit:?} changed {last} for {node} and did not say so");
+                let (order, willing) = model.order(*last);
+                let found = standing.as_ref().map_or((Vec::new(), 0), |standing| {
+                    (standing.order.iter().map(String::as_str).collect(), standing.willing)
+                });
+                prop_assert_eq!(&found, &(order, willing), "{} for {}, {:?}", last, node, model);
+                // Who is in the order may answer, and nobody else.
+                let reach = standing.as_ref().is_some_and(|standing| standing.reach.is_some());
+                prop_assert_eq!(reach, found.0.contains(&NODES[*node]));
             }
-            for (address, nodes) in &owners {
-                prop_assert!(nodes.len() == 1, "{address} is announced by {nodes:?}");
-            }
-            for (node, service) in after.keys() {
+            for (node, service) in may.keys() {
                 let name = service_name(*service);
-                if let Verdict::Silent(Reason::NotOwner { owner, .. } | Reason::NotEligible { owner, .. }) =
-                    decide(&view, node, &name)
-                {
-                    let shared = view.service(&name).unwrap().addresses().any(|address| {
-                        owners.get(&address).is_some_and(|nodes| nodes.contains(owner.as_str()))
-                    });
-                    prop_assert!(shared, "{service}: {owner} is named as owner and announces nothing");
+                if let Verdict::Silent(Reason::NotEligible { owner, .. }) = decide(&view, NODES[*node], &name) {
+                    let ip = view.service(&name).unwrap().addresses().next().unwrap();
+                    let standing = standing(&view, NODES[*node], ip).unwrap();
+                    prop_assert_eq!(Some(&owner), standing.order.first());
                 }
             }
-            before = after;
+            (may_before, before) = (may, after);
         }
     }
 }

@@ -90,6 +90,27 @@ impl World {
             }
             Act::AttackOnce => self.attack_once(),
             Act::Replace(node, legacy) => self.replace(node, legacy),
+            Act::Stranger(address, there) => {
+                if there {
+                    self.strangers.insert(address);
+                } else {
+                    self.strangers.remove(&address);
+                }
+            }
+            Act::StrangerClaims(address) => {
+                for station in 0..self.stations.len() {
+                    if self.stations[station].segment == 0 {
+                        self.wire(
+                            station,
+                            Packet::Plain {
+                                address,
+                                mac: super::wires::STRANGER,
+                                unasked: true,
+                            },
+                        );
+                    }
+                }
+            }
         }
     }
 
@@ -188,6 +209,11 @@ impl World {
         for (address, candidates) in self.stations[station].view.clone() {
             self.tell(station, Input::View(address, Some(candidates)));
         }
+    }
+
+    /// Whether gossip has it alive.
+    pub fn gossip_has(&self, node: usize) -> bool {
+        !self.gossip_blocked && !self.gossip_dead.contains(&node)
     }
 
     pub(super) fn facts(&self, me: usize) -> Vec<PeerFacts> {

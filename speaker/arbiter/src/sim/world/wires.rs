@@ -2,9 +2,15 @@
 
 use super::*;
 
+/// Who is none of ours.
+pub const STRANGER: Mac = [6; 6];
+
 impl World {
     pub fn transmit(&mut self, from: usize, to: Option<Mac>, packet: Packet) {
         let segment = self.stations[from].segment;
+        if matches!(packet, Packet::Tagged(frame, _) if frame.kind == Kind::Ask) {
+            self.last_ask.insert(from, packet);
+        }
         if self.stations[from].tx_dead || !self.stations[from].carrier {
             return;
         }
@@ -20,6 +26,99 @@ impl World {
             }
             self.wire(other, packet);
         }
+        if to.is_none() {
+            self.teach_all(segment, packet);
+            self.stranger_answers(from, packet);
+        }
+    }
+
+    /// All clients of a segment hear a gratuitous frame, or lose it: two of ARP, one of NDP.
+    fn teach_all(&mut self, segment: usize, packet: Packet) {
+        let (address, mac) = match packet {
+            Packet::Tagged(frame, mac) if frame.kind == Kind::Claim => (frame.address, mac),
+            Packet::Plain {
+                address,
+                mac,
+                unasked: true,
+            } => (address, mac),
+            _ => return,
+        };
+        for host in 0..self.hosts.len() {
+            let frames = if address.is_ipv4() { 2 } else { 1 };
+            for _ in 0..frames {
+                if self.hosts[host].segment == segment && !self.random.chance(self.setup.deafness) {
+                    self.teach(host, address, mac, true);
+                }
+            }
+        }
+    }
+
+    pub(super) fn teach(&mut self, host: usize, address: IpAddr, mac: Mac, unasked: bool) {
+        if self.random.chance(self.setup.loss) {
+            return;
+        }
+        let mut delay = self.random.range(self.setup.delay.0, self.setup.delay.1);
+        if self.random.chance(self.setup.stray.0) {
+            delay += self.random.range(0, self.setup.stray.1);
+        }
+        self.at(
+            self.now + delay,
+            Event::Taught {
+                host,
+                address,
+                mac,
+                unasked,
+            },
+        );
+    }
+
+    /// As Linux does: what is younger than a second changes by gratuitous frames only.
+    pub(super) fn learn(&mut self, host: usize, address: IpAddr, mac: Mac, unasked: bool) {
+        let now = self.now;
+        let known = self.hosts[host].cache.get(&address);
+        // Nobody who knows none of the address learns from what it did not ask for.
+        let learns = match known {
+            None => !unasked,
+            Some((_, since)) => unasked || now > since + S,
+        };
+        if learns {
+            self.hosts[host].cache.insert(address, (mac, now));
+        }
+    }
+
+    /// A stranger's kernel answers any question for what it has.
+    fn stranger_answers(&mut self, from: usize, packet: Packet) {
+        let Packet::Tagged(frame, _) = packet else {
+            return;
+        };
+        if frame.form() == crate::Form::Question
+            && self.stations[from].segment == 0
+            && self.strangers.contains(&frame.address)
+        {
+            self.wire(
+                from,
+                Packet::Plain {
+                    address: frame.address,
+                    mac: STRANGER,
+                    unasked: false,
+                },
+            );
+        }
+    }
+
+    /// Who answers for the address now, and with what.
+    pub(super) fn served(&mut self, station: usize, address: IpAddr) {
+        if !self.checks.record {
+            return;
+        }
+        let segment = self.stations[station].segment;
+        let macs = self
+            .stations
+            .iter()
+            .filter(|it| it.segment == segment)
+            .filter_map(|it| it.table.get(&address).copied())
+            .collect();
+        self.checks.served(self.now, address, macs);
     }
 
     /// One way across the wire.
@@ -127,7 +226,7 @@ impl World {
                     unasked,
                 },
             ),
-            Packet::ClientRequest { address } => {
+            Packet::ClientRequest { address, host } => {
                 self.tell(station, Input::Heard);
                 let it = &self.stations[station];
                 if self.now - received <= 100 * MS
@@ -136,6 +235,14 @@ impl World {
                     && let Some(mac) = it.table.get(&address).copied()
                 {
                     self.checks.answered(self.now, address, mac);
+                    // Who has it in its cache does not ask.
+                    if self
+                        .hosts
+                        .get(host)
+                        .is_some_and(|host| !host.cache.contains_key(&address))
+                    {
+                        self.teach(host, address, mac, false);
+                    }
                 }
             }
             Packet::Question { address, from } => {
@@ -166,15 +273,25 @@ impl World {
         if !self.clients {
             return;
         }
-        let index = self.random.below(self.setup.addresses);
-        for station in 0..self.stations.len() {
-            if self.stations[station].segment == segment {
-                self.wire(
-                    station,
-                    Packet::ClientRequest {
-                        address: address(index),
-                    },
-                );
+        let hosts = self.setup.hosts;
+        let host = segment * hosts + self.random.below(hosts.max(1));
+        let all = self.setup.client_burst >= self.setup.addresses;
+        for burst in 0..self.setup.client_burst.min(self.setup.addresses) {
+            let index = if all {
+                burst
+            } else {
+                self.random.below(self.setup.addresses)
+            };
+            for station in 0..self.stations.len() {
+                if self.stations[station].segment == segment {
+                    self.wire(
+                        station,
+                        Packet::ClientRequest {
+                            address: address(index),
+                            host,
+                        },
+                    );
+                }
             }
         }
     }
@@ -183,7 +300,7 @@ impl World {
         let it = &self.stations[station];
         let mac = it.mac;
         match packet {
-            Packet::ClientRequest { address } => {
+            Packet::ClientRequest { address, .. } => {
                 if let Some(mac) = it.table.get(&address).copied() {
                     self.checks.answered(self.now, address, mac);
                 }

@@ -1,0 +1,578 @@
+//! One interface: its sockets, its arbiter, and the table its answers are looked up in.
+
+use std::collections::{HashMap, HashSet};
+use std::future::pending;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ferrolb_speaker_arbiter::{
+    Arbiter, Candidates, Cause, Input, Kind, Mac, NodeId, Output, PeerFacts, Report,
+};
+use ferrolb_speaker_core::{Lesson, Reach};
+use ferrolb_speaker_socket::{Groups, Inbox, PacketSocket};
+use ferrolb_speaker_wire::{FrameBuf, MacAddr, Message, Station, question, teach};
+use prometheus::IntCounter;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
+
+use super::neighbours::Neighbours;
+use super::{Settings, Standing, Told, frames};
+use crate::interfaces::Interface;
+use crate::metrics::Metrics;
+use crate::responder::protocol::Protocol;
+use crate::table::{Answers, Held, Table};
+
+/// How often a socket that failed or could not be opened is opened anew, and groups are joined that could not be.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// How often at most the kernel is asked whether it dropped frames: a probe's answer among them would be missed.
+const DROPS: Duration = Duration::from_millis(50);
+
+/// How often at most an arbiter is told that it heard something that means nothing else.
+const HEARD: Duration = Duration::from_millis(1);
+
+/// Groups joined at once, and how soon the next are: joining thousands takes seconds, which no deadline may wait for.
+const JOINED: usize = 16;
+const NEXT: Duration = Duration::from_millis(5);
+
+/// Speakers whose own addresses are remembered, to answer them there.
+const ASKERS: usize = 4096;
+
+/// What a segment is told.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The interface as it is now; its index, name and hardware address are what they were.
+    Interface(Interface),
+    /// This node's hardware addresses.
+    Own(Arc<HashSet<MacAddr>>),
+    Peers(Vec<PeerFacts>),
+    Standings(Vec<(IpAddr, Option<Standing>)>),
+    Move(IpAddr, Option<NodeId>),
+    Stop(mpsc::Sender<()>),
+}
+
+/// A protocol as it is spoken on the interface.
+struct Voice {
+    socket: Arc<PacketSocket>,
+    /// Those of the addresses this node answers for or may have to soon; NDP only, ARP asks everybody.
+    groups: Option<Groups>,
+}
+
+pub(super) struct Segment {
+    interface: Interface,
+    own: Arc<HashSet<MacAddr>>,
+    settings: Settings,
+    arbiter: Arbiter,
+    arp: Option<Voice>,
+    ndp: Option<Voice>,
+    table: Table,
+    /// The table as it is to be published next.
+    answers: Answers,
+    changed: bool,
+    /// Frames to be sent, with what counts them.
+    outbox: Vec<(FrameBuf, Protocol, Option<IntCounter>)>,
+    /// The addresses the arbiter decides about.
+    viewed: HashSet<IpAddr>,
+    /// Addresses whose group is to be joined.
+    joined: HashSet<IpAddr>,
+    /// When the next groups are joined.
+    join_at: Option<Instant>,
+    askers: HashMap<Mac, IpAddr>,
+    neighbours: Neighbours,
+    muted: bool,
+    heard: Option<Instant>,
+    drops: Instant,
+    metrics: Metrics,
+    told: mpsc::UnboundedSender<Told>,
+    /// Dropped when all is handed over.
+    stopping: Option<mpsc::Sender<()>>,
+}
+
+impl Segment {
+    pub(super) fn new(
+        interface: Interface,
+        own: Arc<HashSet<MacAddr>>,
+        settings: Settings,
+        table: Table,
+        metrics: Metrics,
+        told: mpsc::UnboundedSender<Told>,
+    ) -> Self {
+        let now = Instant::now();
+        let arbiter = Arbiter::new(settings.me, settings.profile, first_nonce(), now);
+        table.publish(Answers::new());
+        table.mute(false);
+        Self {
+            interface,
+            own,
+            settings,
+            arbiter,
+            arp: None,
+            ndp: None,
+            table,
+            answers: Answers::new(),
+            changed: false,
+            outbox: Vec::new(),
+            viewed: HashSet::new(),
+            joined: HashSet::new(),
+            join_at: None,
+            askers: HashMap::new(),
+            neighbours: Neighbours::default(),
+            muted: false,
+            heard: None,
+            drops: now,
+            metrics,
+            told,
+            stopping: None,
+        }
+    }
+
+    /// Works until nobody has news for it; then nothing is answered on the interface any more.
+    pub(super) async fn run(mut self, mut news: mpsc::UnboundedReceiver<News>) {
+        // The first look is at the first news of the interface, which comes after that of the peers.
+        let mut upkeep = interval_at(tokio::time::Instant::now() + UPKEEP, UPKEEP);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut questions, mut solicitations) = (Inbox::new(), Inbox::new());
+        loop {
+            let deadline = self.next_deadline();
+            tokio::select! {
+                told = news.recv() => match told {
+                    Some(told) => self.take_in(told),
+                    None => break,
+                },
+                got = receive(self.arp.as_ref(), &mut questions) => self.received(Protocol::Arp, got, &questions),
+                got = receive(self.ndp.as_ref(), &mut solicitations) => self.received(Protocol::Ndp, got, &solicitations),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => self.tick(),
+                _ = upkeep.tick() => self.look_after(),
+            }
+            // While sockets always have more, nothing above makes this task wait and time does not pass for the runtime:
+            // a flood would silence this arbiter, and all others.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.tick();
+            }
+            self.make_so().await;
+            tokio::task::yield_now().await;
+        }
+        self.let_all_go();
+    }
+
+    fn take_in(&mut self, news: News) {
+        match news {
+            News::Interface(interface) => {
+                self.interface = interface;
+                self.look_after();
+            }
+            News::Own(own) => self.own = own,
+            News::Peers(peers) => {
+                let nodes = peers.iter().filter_map(|peer| peer.address);
+                self.neighbours.set_nodes(nodes);
+                self.handle(Input::Peers(peers));
+            }
+            News::Standings(standings) => {
+                for (address, standing) in standings {
+                    self.stand(address, standing);
+                }
+            }
+            News::Move(address, to) => self.handle(Input::Move(address, to)),
+            News::Stop(stopping) => {
+                self.stopping = Some(stopping);
+                self.handle(Input::Stop);
+            }
+        }
+    }
+
+    fn stand(&mut self, address: IpAddr, standing: Option<Standing>) {
+        let here = |reach: &Reach| reach.includes(&self.interface.name);
+        let spoken = Protocol::of(address).fits(&self.interface);
+        let standing = standing.filter(|_| spoken);
+        let candidates = standing.and_then(|standing| {
+            if standing.reach.as_ref().is_some_and(here) {
+                return Some(standing.candidates);
+            }
+            // Not here; but it may be held here still, to be handed over.
+            let viewed = self.viewed.contains(&address);
+            let others = viewed.then(|| without(self.settings.me, &standing.candidates));
+            others.filter(|others| !others.order.is_empty())
+        });
+        let was = if candidates.is_some() {
+            !self.viewed.insert(address)
+        } else {
+            self.viewed.remove(&address)
+        };
+        if was || candidates.is_some() {
+            self.handle(Input::View(address, candidates));
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.drops) >= DROPS {
+            self.drops = now;
+            let voices = self.arp.iter().chain(&self.ndp);
+            let dropped = voices
+                .filter_map(|voice| voice.socket.take_kernel_drops().ok())
+                .sum::<u32>();
+            if dropped > 0 {
+                self.handle(Input::Dropped);
+            }
+        }
+        self.handle(Input::Tick);
+        while let Some(lesson) = self.neighbours.due(now) {
+            self.give(lesson);
+        }
+        if self.join_at.is_some_and(|at| now >= at) {
+            self.join_some();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let others = [self.neighbours.next_deadline(), self.join_at];
+        let others = others.into_iter().flatten();
+        self.arbiter.next_deadline().into_iter().chain(others).min()
+    }
+
+    fn give(&mut self, lesson: Lesson) {
+        match lesson {
+            // Who may be deaf teaches nobody: another may hold it, unheard.
+            Lesson::Tell { address, .. } if !self.teaches(address) => {}
+            Lesson::Tell { address, host } => {
+                let to = MacAddr::from(host.mac);
+                let frame = teach(address, host.address, to, &self.station());
+                self.outbox.push((frame, Protocol::of(address), None));
+            }
+            // Nobody has to answer what NDP says unasked, so only of ARP is silence a sign.
+            Lesson::Unlearned { address, host } if address.is_ipv4() => {
+                self.metrics.failover.unlearned.inc();
+                let mac = MacAddr::from(host.mac);
+                tracing::warn!(event = "unlearned", ip = %address, interface = self.interface.name, host = %host.address, mac = %mac,
+                    "the host has not shown that it knows where the address is now; it may still send to its former node");
+            }
+            Lesson::Unlearned { .. } => {}
+        }
+    }
+
+    fn teaches(&self, address: IpAddr) -> bool {
+        let held = self.answers.get(&address);
+        !self.muted && self.arbiter.may_claim() && held.is_some_and(|held| held.at.is_none())
+    }
+
+    /// What came in, or why nothing will any more.
+    fn received(&mut self, protocol: Protocol, got: io::Result<()>, inbox: &Inbox) {
+        if let Err(error) = got {
+            self.metrics.wire.receive_errors.inc();
+            tracing::warn!(op = "arbitrate", interface = self.interface.name, error = %error,
+                "cannot listen on an interface any longer, opening it anew if it stays");
+            *self.voice(protocol) = None;
+            self.tell_link();
+            return;
+        }
+        for frame in inbox.frames() {
+            // Why a frame was no good is the responder's to count.
+            if let Ok(message) = protocol.read(&frame, self.interface.mac) {
+                self.heard(&message);
+            }
+        }
+    }
+
+    fn heard(&mut self, message: &Message<'_>) {
+        let own = &self.own;
+        let Some(mut input) = frames::input(message, &self.settings.key, |mac| own.contains(&mac))
+        else {
+            return;
+        };
+        if let Input::Frame(_, mac) = &input {
+            if let Some(asker) = message.asker()
+                && (self.askers.len() < ASKERS || self.askers.contains_key(mac))
+            {
+                self.askers.insert(*mac, asker);
+            }
+        } else {
+            let (viewed, answers) = (&self.viewed, &self.answers);
+            let ours = |address| viewed.contains(&address);
+            let held = |address| answers.contains_key(&address);
+            let us = self.interface.mac;
+            self.neighbours.learn_from(message, us, ours, held);
+        }
+        if let Input::Plain { address, mac, .. } = input
+            && !self.viewed.contains(&address)
+            && !self.neighbours.is_node(address)
+        {
+            self.neighbours.met(address, MacAddr::from(mac));
+            input = Input::Heard;
+        }
+        if matches!(input, Input::Heard) {
+            let now = Instant::now();
+            if self.heard.is_some_and(|at| now < at + HEARD) {
+                return;
+            }
+            self.heard = Some(now);
+        }
+        self.handle(input);
+    }
+
+    fn handle(&mut self, input: Input) {
+        let outputs = self.arbiter.handle(input, Instant::now());
+        for output in outputs {
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Send(frame, to) => {
+                let asker = to.and_then(|mac| self.askers.get(&mac).copied());
+                let asker = asker.filter(|asker| asker.is_ipv4() == frame.address.is_ipv4());
+                let counter = (frame.kind == Kind::Claim)
+                    .then(|| self.answers.get(&frame.address))
+                    .flatten()
+                    .map(|held| held.gratuitous.clone());
+                if frame.kind == Kind::Claim && to.is_none() {
+                    self.neighbours.claimed(frame.address);
+                }
+                let mut bytes = Vec::new();
+                let station = self.station();
+                frames::encode(&frame, to, asker, &station, &self.settings.key, &mut bytes);
+                let protocol = Protocol::of(frame.address);
+                let bytes = bytes
+                    .into_iter()
+                    .map(|frame| (frame, protocol, counter.clone()));
+                self.outbox.extend(bytes);
+            }
+            Output::AskKernel(address, mac) => self.ask(address, Some(MacAddr::from(mac))),
+            Output::AskAround => {
+                for (address, mac) in self.neighbours.all() {
+                    self.ask(address, mac);
+                }
+            }
+            Output::Answer(address, mac) => {
+                let at = mac.map(MacAddr::from);
+                if at.is_some() {
+                    self.neighbours.let_go(address);
+                }
+                let held = match self.answers.get(&address) {
+                    Some(held) => Held {
+                        at,
+                        ..Held::clone(held)
+                    },
+                    None => Held {
+                        at,
+                        ..self.metrics.held(&address.to_string())
+                    },
+                };
+                self.answers.insert(address, Arc::new(held));
+                self.changed = true;
+            }
+            Output::Silent(address) => {
+                self.changed |= self.answers.remove(&address).is_some();
+                self.neighbours.let_go(address);
+            }
+            Output::Mute(muted) => {
+                self.publish();
+                self.muted = muted;
+                self.table.mute(muted);
+            }
+            Output::Join(address) => {
+                self.joined.insert(address);
+                self.join(address);
+            }
+            Output::Leave(address) => {
+                self.joined.remove(&address);
+                if let (IpAddr::V6(address), Some(groups)) = (address, self.groups()) {
+                    groups.release(address);
+                }
+            }
+            Output::Report(report) => {
+                if let Report::Took { address, .. } = report {
+                    self.neighbours.taken(address);
+                }
+                self.tell(report);
+            }
+            Output::Stopped => self.stopping = None,
+        }
+    }
+
+    /// A question without a tag, which whoever has the address answers.
+    fn ask(&mut self, address: IpAddr, to: Option<MacAddr>) {
+        let frame = question(address, to, &self.station(), None);
+        self.outbox.push((frame, Protocol::of(address), None));
+    }
+
+    fn tell(&self, report: Report) {
+        let interface = self.interface.name.clone();
+        let at = Instant::now();
+        let _the_process_ends = self.told.send(Told {
+            interface,
+            at,
+            report,
+        });
+    }
+
+    fn publish(&mut self) {
+        if std::mem::take(&mut self.changed) {
+            self.table.publish(self.answers.clone());
+        }
+    }
+
+    /// Brings table and wire in line with what the arbiter wants, in this order: whoever is told that an address is here
+    /// finds it answered.
+    async fn make_so(&mut self) {
+        self.publish();
+        for protocol in Protocol::ALL {
+            let outbox = &self.outbox;
+            let mine = outbox.iter().filter(|(_, spoken, _)| *spoken == protocol);
+            let (frames, counters): (Vec<&FrameBuf>, Vec<Option<&IntCounter>>) = mine
+                .map(|(frame, _, counter)| (frame, counter.as_ref()))
+                .unzip();
+            let voice = match protocol {
+                Protocol::Arp => &self.arp,
+                Protocol::Ndp => &self.ndp,
+            };
+            let Some(voice) = voice.as_ref().filter(|_| !frames.is_empty()) else {
+                continue;
+            };
+            // No patience: what waits for a full queue is too late when it leaves, and so is everything behind it.
+            let sent = voice
+                .socket
+                .send_patiently(&frames, Duration::ZERO, |position| {
+                    if let Some(Some(counter)) = counters.get(position) {
+                        counter.inc();
+                    }
+                });
+            if let Err(error) = sent.await {
+                self.metrics.wire.send_errors.inc();
+                tracing::debug!(op = "arbitrate", interface = self.interface.name, error = %error, "cannot send");
+            }
+        }
+        self.outbox.clear();
+    }
+
+    /// Opens what should be open and is not, closes what should not be, and tells the arbiter whether it can be used.
+    fn look_after(&mut self) {
+        for protocol in Protocol::ALL {
+            let fits = protocol.fits(&self.interface);
+            let open = self.voice(protocol).is_some();
+            if !fits {
+                *self.voice(protocol) = None;
+            } else if !open {
+                self.open(protocol);
+            }
+        }
+        if let Some(Err(error)) = self.groups().map(Groups::join_missing) {
+            tracing::debug!(op = "watchMulticastGroup", interface = self.interface.name, error = %error, "still not joined");
+        }
+        self.tell_link();
+        for unknown in self.neighbours.look(&self.interface.name) {
+            self.ask(unknown, None);
+        }
+    }
+
+    fn open(&mut self, protocol: Protocol) {
+        match protocol.for_everything(self.interface.index) {
+            Ok(socket) => {
+                let socket = Arc::new(socket);
+                let groups = (protocol == Protocol::Ndp).then(|| Groups::new(socket.clone()));
+                *self.voice(protocol) = Some(Voice { socket, groups });
+                if protocol == Protocol::Ndp {
+                    let joined: Vec<IpAddr> = self.joined.iter().copied().collect();
+                    for address in joined {
+                        self.join(address);
+                    }
+                }
+            }
+            Err(error) => {
+                self.metrics.wire.open_errors.inc();
+                tracing::error!(op = "arbitrate", interface = self.interface.name, error = %error,
+                    "cannot speak with other speakers on an interface, trying again");
+            }
+        }
+    }
+
+    fn join(&mut self, address: IpAddr) {
+        if let (IpAddr::V6(address), Some(groups)) = (address, self.groups()) {
+            groups.plan(address);
+            self.join_at.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn join_some(&mut self) {
+        self.join_at = None;
+        let Some((left, result)) = self.groups().map(|groups| groups.join_planned(JOINED)) else {
+            return;
+        };
+        if let Err(error) = result {
+            tracing::warn!(op = "watchMulticastGroup", interface = self.interface.name, error = %error,
+                "neighbours may not find an IPv6 address here, trying again");
+        }
+        if left > 0 {
+            self.join_at = Some(Instant::now() + NEXT);
+        }
+    }
+
+    fn groups(&mut self) -> Option<&mut Groups> {
+        self.ndp.as_mut()?.groups.as_mut()
+    }
+
+    fn voice(&mut self, protocol: Protocol) -> &mut Option<Voice> {
+        match protocol {
+            Protocol::Arp => &mut self.arp,
+            Protocol::Ndp => &mut self.ndp,
+        }
+    }
+
+    fn tell_link(&mut self) {
+        let usable = self.interface.running && (self.arp.is_some() || self.ndp.is_some());
+        self.handle(Input::Link(usable));
+    }
+
+    fn station(&self) -> Station {
+        Station {
+            mac: self.interface.mac,
+            link_local: self.interface.ndp,
+        }
+    }
+
+    /// The interface is gone, or no longer announced on.
+    fn let_all_go(&mut self) {
+        let held: Vec<IpAddr> = self.answers.keys().copied().collect();
+        self.answers.clear();
+        self.changed = true;
+        self.publish();
+        for address in held {
+            let cause = Cause::LinkDown;
+            self.tell(Report::Released {
+                address,
+                cause,
+                to: None,
+            });
+        }
+    }
+}
+
+/// Waits for frames; for ever without a socket.
+async fn receive(voice: Option<&Voice>, inbox: &mut Inbox) -> io::Result<()> {
+    match voice {
+        Some(voice) => voice.socket.receive(inbox).await,
+        None => pending().await,
+    }
+}
+
+/// The same candidates but for one.
+fn without(node: NodeId, candidates: &Candidates) -> Candidates {
+    let order = candidates.order.iter().copied();
+    let willing = candidates.order.iter().take(candidates.willing);
+    Candidates {
+        willing: willing.filter(|other| **other != node).count(),
+        order: order.filter(|other| *other != node).collect(),
+    }
+}
+
+/// Above every number an earlier process of this node used, unless it sent more than 1024 frames of its own a second; and
+/// so little below those of a month ago that they count as past.
+fn first_nonce() -> u32 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    // The lowest 32 bits: what is compared wraps.
+    u32::try_from((since.as_millis() * 1024 / 1000) & u128::from(u32::MAX)).unwrap_or_default()
+}

@@ -1,0 +1,322 @@
+//! One segment for each interface, started and ended as interfaces come and go.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ferrolb_speaker_arbiter::{Cause, PeerFacts, Report};
+use ferrolb_speaker_wire::MacAddr;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+
+use super::segment::{News, Segment};
+use super::{Settings, Standing, Told, Word};
+use crate::interfaces::{Interface, Interfaces};
+use crate::metrics::Metrics;
+use crate::responder::protocol::Protocol;
+use crate::table::Tables;
+
+/// Standings told at once. Between them a segment sees to its deadlines.
+const AT_ONCE: usize = 128;
+
+/// A segment at work. It ends when this is dropped.
+struct Running {
+    interface: Interface,
+    news: mpsc::UnboundedSender<News>,
+    task: Id,
+}
+
+pub(super) struct Segments {
+    settings: Settings,
+    tables: Tables,
+    metrics: Metrics,
+    told: mpsc::UnboundedSender<Told>,
+    running: BTreeMap<NonZeroU32, Running>,
+    /// Segments that have been told to end. One that follows on the same interface waits for that: they share a table.
+    ending: HashMap<Id, NonZeroU32>,
+    tasks: JoinSet<()>,
+    wanted: Interfaces,
+    own: Arc<HashSet<MacAddr>>,
+    /// For segments that start later; none before the first word about it.
+    peers: Option<Vec<PeerFacts>>,
+    /// The process ends: what starts now would take what nobody hands over.
+    stopping: bool,
+    standings: HashMap<IpAddr, Standing>,
+}
+
+/// Tells a segment who may answer for all addresses, some at a time.
+fn tell(news: &mpsc::UnboundedSender<News>, standings: &HashMap<IpAddr, Standing>) {
+    let all = standings.iter();
+    let all: Vec<_> = all
+        .map(|(address, standing)| (*address, Some(standing.clone())))
+        .collect();
+    for some in all.chunks(AT_ONCE) {
+        let _ended = news.send(News::Standings(some.to_vec()));
+    }
+}
+
+impl Segments {
+    pub(super) fn new(
+        settings: Settings,
+        tables: Tables,
+        metrics: Metrics,
+        told: mpsc::UnboundedSender<Told>,
+    ) -> Self {
+        Self {
+            settings,
+            tables,
+            metrics,
+            told,
+            running: BTreeMap::new(),
+            ending: HashMap::new(),
+            tasks: JoinSet::new(),
+            wanted: Interfaces::new(),
+            own: Arc::default(),
+            peers: None,
+            stopping: false,
+            standings: HashMap::new(),
+        }
+    }
+
+    /// Runs until nobody has words any more.
+    pub(super) async fn run(
+        mut self,
+        mut interfaces: watch::Receiver<Interfaces>,
+        mut words: mpsc::UnboundedReceiver<Word>,
+    ) {
+        let mut followed = true;
+        interfaces.mark_changed();
+        loop {
+            tokio::select! {
+                changed = interfaces.changed(), if followed => {
+                    // The sender goes first when the process stops: then what is open stays until the end.
+                    followed = changed.is_ok();
+                    self.wanted = interfaces.borrow_and_update().clone();
+                    self.match_interfaces();
+                }
+                word = words.recv() => match word {
+                    Some(Word::End) | None => break,
+                    Some(word) => self.pass_on(word),
+                },
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+            }
+        }
+        // They let everything go, which ends the answering.
+        self.running.clear();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Ends segments whose interface is gone or another now, and starts those that are missing.
+    fn match_interfaces(&mut self) {
+        let own: HashSet<MacAddr> = self.wanted.values().map(|one| one.mac).collect();
+        if *self.own != own {
+            self.own = Arc::new(own);
+            for running in self.running.values() {
+                let _ended = running.news.send(News::Own(self.own.clone()));
+            }
+        }
+        let (wanted, standings) = (&self.wanted, &self.standings);
+        let ending = &mut self.ending;
+        self.running.retain(|index, running| {
+            let same = wanted.get(index).filter(|wanted| {
+                wanted.name == running.interface.name && wanted.mac == running.interface.mac
+            });
+            if let Some(now) = same
+                && *now != running.interface
+            {
+                let spoken = |one: &Interface| Protocol::ALL.map(|protocol| protocol.fits(one));
+                let others = spoken(now) != spoken(&running.interface);
+                running.interface = now.clone();
+                let _ended = running.news.send(News::Interface(now.clone()));
+                if others {
+                    tell(&running.news, standings);
+                }
+            }
+            if same.is_none() {
+                ending.insert(running.task, *index);
+            }
+            same.is_some()
+        });
+        self.start_missing();
+    }
+
+    fn start_missing(&mut self) {
+        if self.stopping {
+            return;
+        }
+        let missing: Vec<Interface> = self
+            .wanted
+            .values()
+            .filter(|interface| {
+                !self.running.contains_key(&interface.index)
+                    && !self.ending.values().any(|index| *index == interface.index)
+            })
+            .cloned()
+            .collect();
+        for interface in missing {
+            self.start(interface);
+        }
+    }
+
+    fn start(&mut self, interface: Interface) {
+        let (news, queue) = mpsc::unbounded_channel();
+        let segment = Segment::new(
+            interface.clone(),
+            self.own.clone(),
+            self.settings.clone(),
+            self.tables.of(interface.index),
+            self.metrics.clone(),
+            self.told.clone(),
+        );
+        let task = self.tasks.spawn(segment.run(queue)).id();
+        if let Some(peers) = &self.peers {
+            let _waits = news.send(News::Peers(peers.clone()));
+        }
+        let _waits = news.send(News::Interface(interface.clone()));
+        tell(&news, &self.standings);
+        self.running.insert(
+            interface.index,
+            Running {
+                interface,
+                news,
+                task,
+            },
+        );
+    }
+
+    fn pass_on(&mut self, word: Word) {
+        let all = self.running.values();
+        match word {
+            Word::Peers(peers) => {
+                for running in all {
+                    let _ended = running.news.send(News::Peers(peers.clone()));
+                }
+                self.peers = Some(peers);
+            }
+            Word::Standings(standings) => {
+                for running in all {
+                    for some in standings.chunks(AT_ONCE) {
+                        let _ended = running.news.send(News::Standings(some.to_vec()));
+                    }
+                }
+                for (address, standing) in standings {
+                    match standing {
+                        Some(standing) => self.standings.insert(address, standing),
+                        None => self.standings.remove(&address),
+                    };
+                }
+            }
+            Word::Move(address, to) => {
+                for running in all {
+                    let _ended = running.news.send(News::Move(address, to));
+                }
+            }
+            Word::Stop(stopping) => {
+                self.stopping = true;
+                for running in all {
+                    let _ended = running.news.send(News::Stop(stopping.clone()));
+                }
+            }
+            Word::End => {}
+        }
+    }
+
+    /// A segment ended. One that panicked is a fault, and starts again knowing nothing.
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        self.ending.remove(&id);
+        let fallen = self.running.iter().find(|(_, one)| one.task == id);
+        if let Some(index) = fallen.map(|(index, _)| *index)
+            && let Some(fallen) = self.running.remove(&index)
+        {
+            self.metrics.wire.restarts.inc();
+            if let Err(fault) = ended {
+                tracing::error!(op = "arbitrate", interface = fallen.interface.name, error = %fault, bug = "true",
+                    "an arbiter fell, starting it again");
+            }
+            self.clear(index, &fallen.interface.name);
+        }
+        self.start_missing();
+    }
+
+    /// Lets go what a fallen segment held.
+    fn clear(&self, index: NonZeroU32, name: &str) {
+        let table = self.tables.of(index);
+        table.mute(false);
+        let held: Vec<IpAddr> = table
+            .load()
+            .map(|answers| answers.keys().copied().collect())
+            .unwrap_or_default();
+        table.publish(HashMap::new());
+        for address in held {
+            let report = Report::Released {
+                address,
+                cause: Cause::LinkDown,
+                to: None,
+            };
+            let interface = name.to_owned();
+            let at = Instant::now();
+            let _the_process_ends = self.told.send(Told {
+                interface,
+                at,
+                report,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrolb_speaker_arbiter::{Key, NodeId, Profile};
+
+    use super::*;
+    use crate::lab::{VIP, in_lab};
+
+    /// Input: an arbiter that panics, as one would on a frame it cannot bear, while it holds an address.
+    /// Output: the address is let go, the fall is counted, and the interface has another arbiter.
+    #[test]
+    fn an_arbiter_that_falls_lets_go_and_is_replaced() {
+        in_lab(|lab| async move {
+            let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+            let settings = Settings {
+                me: NodeId::of("me"),
+                profile: Profile::QUIET,
+                key: Key::new(b"secret").unwrap(),
+            };
+            let (tell, mut told) = mpsc::unbounded_channel();
+            let tables = Tables::default();
+            let mut segments = Segments::new(settings, tables.clone(), metrics.clone(), tell);
+            let index = lab.near.index;
+            let table = tables.of(index);
+            let held = metrics.held(&VIP.to_string());
+            table.publish(HashMap::from([(VIP.into(), held.into())]));
+            table.mute(true);
+            let task = segments
+                .tasks
+                .spawn(async { panic!("a frame nobody can bear") });
+            let running = Running {
+                interface: lab.near.clone(),
+                news: mpsc::unbounded_channel().0,
+                task: task.id(),
+            };
+            segments.running.insert(index, running);
+            segments.wanted = Interfaces::from([(index, lab.near)]);
+
+            let ended = segments.tasks.join_next_with_id().await.unwrap();
+            segments.ended(ended);
+            assert!(table.load().unwrap().is_empty());
+            assert_eq!(metrics.wire.restarts.get(), 1);
+            let told = told.recv().await.unwrap();
+            assert_eq!(told.interface, "near");
+            let released = Report::Released {
+                address: VIP.into(),
+                cause: Cause::LinkDown,
+                to: None,
+            };
+            assert_eq!(told.report, released);
+            assert!(segments.running.contains_key(&index) && segments.tasks.len() == 1);
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! What the arbiters are told: who may answer for which address in what order, who else there is, and what the operator
+//! wants moved.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use ferrolb_config::ObjectName;
+use ferrolb_speaker_arbiter::{Candidates, NodeId, PeerFacts};
+use ferrolb_speaker_core::{Peer, Service, View, standing};
+
+use crate::act::Names;
+use crate::arbitration::{Standing, Word, Words};
+
+/// What they were told last.
+pub(super) struct Standings {
+    node: String,
+    words: Words,
+    told: HashMap<IpAddr, Standing>,
+    /// The addresses each Service had when it was last looked at.
+    addresses: HashMap<ObjectName, Vec<IpAddr>>,
+    peers: Vec<Peer>,
+    names: Names,
+    /// The wishes of the operator that were heeded, by the Service they stand on.
+    wishes: HashMap<ObjectName, String>,
+    /// That on this Node.
+    node_wish: Option<String>,
+}
+
+impl Standings {
+    pub(super) fn new(node: String, words: Words) -> Self {
+        Self {
+            node,
+            words,
+            told: HashMap::new(),
+            addresses: HashMap::new(),
+            peers: Vec::new(),
+            names: Names::default(),
+            wishes: HashMap::new(),
+            node_wish: None,
+        }
+    }
+
+    /// Nodes by what frames call them.
+    pub(super) const fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Tells who there is, if that has changed.
+    pub(super) fn tell_peers(&mut self, view: &View) {
+        let peers = view.peers();
+        if peers == self.peers {
+            return;
+        }
+        let nodes = |peers: &[Peer]| -> Vec<String> {
+            peers.iter().map(|peer| peer.node.clone()).collect()
+        };
+        if nodes(&peers) != nodes(&self.peers) {
+            self.names = Names::of(peers.iter().map(|peer| peer.node.as_str()));
+        }
+        let others = peers.iter().filter(|peer| peer.node != self.node);
+        let facts = others.map(|peer| PeerFacts {
+            node: NodeId::of(&peer.node),
+            address: peer.address,
+            gossip: Some(peer.live),
+            legacy: peer.legacy,
+        });
+        self.words.tell(Word::Peers(facts.collect()));
+        self.peers = peers;
+    }
+
+    /// Tells who may answer for the addresses these Services have and had, where that has changed.
+    pub(super) fn tell_standings(&mut self, view: &View, services: &[ObjectName]) {
+        let mut touched = BTreeSet::new();
+        for name in services {
+            let now: Vec<IpAddr> = view
+                .service(name)
+                .filter(|service| service.load_balancer)
+                .map(|service| service.addresses().collect())
+                .unwrap_or_default();
+            touched.extend(&now);
+            let before = if now.is_empty() {
+                self.addresses.remove(name)
+            } else {
+                self.addresses.insert(name.clone(), now)
+            };
+            touched.extend(before.into_iter().flatten());
+        }
+        let mut news = Vec::new();
+        for address in touched {
+            let now = standing(view, &self.node, address).map(|standing| Standing {
+                candidates: Candidates {
+                    order: standing.order.iter().map(|node| NodeId::of(node)).collect(),
+                    willing: standing.willing,
+                },
+                reach: standing.reach,
+            });
+            if self.told.get(&address) == now.as_ref() {
+                continue;
+            }
+            match &now {
+                Some(standing) => self.told.insert(address, standing.clone()),
+                None => self.told.remove(&address),
+            };
+            news.push((address, now));
+        }
+        if !news.is_empty() {
+            self.words.tell(Word::Standings(news));
+        }
+    }
+
+    /// Heeds the wish on a Service (`ferrolb.io/move`) once, when it appears or changes: the name of the node its addresses
+    /// are to move to, or anything else for the best of the others. What stood there before this speaker started is past.
+    pub(super) fn wish(
+        &mut self,
+        name: &ObjectName,
+        service: &Service,
+        wish: Option<String>,
+        past: bool,
+    ) {
+        let Some(wish) = wish else {
+            self.wishes.remove(name);
+            return;
+        };
+        if self.wishes.get(name) == Some(&wish) {
+            return;
+        }
+        let to = self.peers.iter().find(|peer| peer.node == wish);
+        let to = to.map(|peer| NodeId::of(&peer.node));
+        self.wishes.insert(name.clone(), wish);
+        if past || to == Some(NodeId::of(&self.node)) {
+            return;
+        }
+        for address in service.addresses() {
+            self.words.tell(Word::Move(address, to));
+        }
+    }
+
+    /// Forgets a Service that is gone.
+    pub(super) fn forget(&mut self, name: &ObjectName) {
+        self.wishes.remove(name);
+    }
+
+    /// Heeds the wish on a Node in the same way: everything this node holds is to move to the best of the others.
+    pub(super) fn node_wish(&mut self, node: &str, wish: Option<String>, past: bool) {
+        if node != self.node || self.node_wish == wish {
+            return;
+        }
+        self.node_wish = wish;
+        if self.node_wish.is_some() && !past {
+            for address in self.told.keys() {
+                self.words.tell(Word::Move(*address, None));
+            }
+        }
+    }
+}

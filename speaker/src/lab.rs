@@ -1,0 +1,151 @@
+//! A real segment for tests: interfaces in network namespaces of the test's own. Needs root.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use ferrolb_speaker_wire::MacAddr;
+use nix::sched::{CloneFlags, unshare};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::interfaces::Interface;
+
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 240);
+pub const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 241);
+/// The client's.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub const NEAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xa);
+pub const FAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xb);
+/// Only to catch a hang.
+const SOON: Duration = Duration::from_mins(1);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A host in a network namespace of its own, which goes with it. Does one job after the other.
+pub struct Host {
+    jobs: mpsc::Sender<Job>,
+    /// The path of its namespace.
+    pub namespace: String,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (home, namespace) = mpsc::channel();
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            home.send(namespace_here()).unwrap();
+            for job in queue {
+                job();
+            }
+        });
+        let namespace = namespace.recv().unwrap();
+        Self { jobs, namespace }
+    }
+
+    /// Starts a job; what it returns may be awaited, or not.
+    pub fn run<T: Send + 'static, J: FnOnce() -> T + Send + 'static>(
+        &self,
+        job: J,
+    ) -> impl Future<Output = T> + use<T, J> {
+        let (done, result) = oneshot::channel();
+        let job = move || {
+            let _nobody_waits = done.send(job());
+        };
+        self.jobs.send(Box::new(job)).unwrap();
+        async { result.await.expect("the client's job failed") }
+    }
+}
+
+/// The path of this thread's network namespace.
+pub fn namespace_here() -> String {
+    let thread = nix::unistd::gettid();
+    format!("/proc/{}/task/{thread}/ns/net", std::process::id())
+}
+
+/// The node's side of the pair, and the client at the far end.
+pub struct Lab {
+    pub client: Host,
+    pub near: Interface,
+}
+
+/// Runs `test` in a network namespace of its own, which goes with its thread; nothing at all where that is not allowed.
+pub fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: a network namespace needs root");
+        return;
+    }
+    let node = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            timeout(SOON, test()).await.expect("the test hangs");
+        });
+    });
+    if let Err(panic) = node.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs `test` on the node; both namespaces go with their threads.
+pub fn in_lab<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send + 'static) {
+    in_namespace(|| async {
+        let client = Host::new();
+        // The pair goes with either namespace: a test that has no use for the client may drop it.
+        let _stays = client.jobs.clone();
+        ip(&format!(
+            "link add name near address {NEAR} type veth peer name far address {FAR} netns {}",
+            client.namespace
+        ));
+        ip("link set near up");
+        let near = Interface {
+            index: index("near"),
+            name: "near".to_owned(),
+            mac: NEAR,
+            running: true,
+            arp: true,
+            ndp: None,
+        };
+        client
+            .run(|| {
+                ip("link set far up");
+                ip(&format!("addr add {CLIENT}/24 dev far"));
+                wait_for_carrier("far");
+            })
+            .await;
+        wait_for_carrier("near");
+        test(Lab { client, near }).await;
+    });
+}
+
+pub fn ip(arguments: &str) -> String {
+    said("ip", arguments)
+}
+
+/// What a program said. Children inherit the namespace of the thread that starts them.
+pub fn said(program: &str, arguments: &str) -> String {
+    let output = Command::new(program)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{program} {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Until carrier has been noticed the kernel drops what is sent without a word.
+pub fn wait_for_carrier(interface: &str) {
+    while !ip(&format!("link show {interface}")).contains("state UP") {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub fn index(name: &str) -> NonZeroU32 {
+    NonZeroU32::new(nix::net::if_::if_nametoindex(name).unwrap()).unwrap()
+}
