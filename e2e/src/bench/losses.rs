@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use super::{
@@ -26,6 +26,9 @@ use crate::{
 
 /// Clients ask, and connect, this often.
 const PERIOD: Duration = Duration::from_millis(10);
+/// So many rounds may fail to be measured, as when a busy API server does not answer `kubectl`; they are told of, and counted
+/// nowhere.
+pub(super) const TOLERATED: usize = 5;
 /// Clients ask for so long before anything happens.
 const LEAD: Duration = Duration::from_millis(700);
 /// What nobody answers for by then counts as not taken over.
@@ -138,7 +141,7 @@ impl Loss {
 /// that hold an address. `save` gets all samples after each.
 ///
 /// # Errors
-/// Something cannot be broken or does not heal.
+/// More than five rounds cannot be measured, or the cluster does not become whole again.
 pub fn run(
     stage: &Stage<'_>,
     rounds: usize,
@@ -149,6 +152,7 @@ pub fn run(
     let mut kinds: Vec<_> = Kind::ALL.into_iter().cycle().take(rounds).collect();
     random.shuffle(&mut kinds);
     let mut losses = Vec::new();
+    let mut failed = 0;
     let mut owners = stage.settled(None)?;
     let steps = stage.lab.steps();
     for (number, kind) in kinds.into_iter().enumerate() {
@@ -156,8 +160,19 @@ pub fn run(
         holders.sort_unstable();
         holders.dedup();
         let victim = random.pick(&holders).context("nobody holds an address")?;
-        let loss = lose(stage, kind, victim, &owners)
-            .with_context(|| format!("{} ({})", victim, kind.title()))?;
+        let loss = match lose(stage, kind, victim, &owners) {
+            Ok(loss) => loss,
+            Err(error) => {
+                failed += 1;
+                let what = format!("not measured: {victim}, {}: {error:#}", kind.title());
+                ensure!(failed <= TOLERATED, "{what}");
+                steps.say(&what);
+                // What was not broken cannot be healed.
+                let _ = heal(stage, kind, victim);
+                owners = stage.settled(None)?;
+                continue;
+            }
+        };
         steps.say(&format!(
             "{} {}/{rounds}: {victim}, {}: {} addresses, ARP {:.0} ms, TCP {:.0} ms",
             stage.system.title(),

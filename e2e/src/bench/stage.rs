@@ -307,15 +307,19 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// That is not so within three minutes.
     pub fn settled(&self, before: Option<&Owners>) -> Result<Owners> {
-        let nodes = [
-            "wait",
-            "--for=condition=Ready",
-            "nodes",
-            "--all",
-            "--timeout=180s",
-        ];
-        self.lab.kubectl(&nodes)?;
-        deploy::wait_ready(self.lab)?;
+        // A busy API server may not answer in time.
+        self.lab
+            .wait("every node and speaker to be Ready", PATIENCE, || {
+                self.lab.kubectl(&[
+                    "wait",
+                    "--for=condition=Ready",
+                    "nodes",
+                    "--all",
+                    "--timeout=60s",
+                ])?;
+                deploy::wait_ready(self.lab)?;
+                Ok(true)
+            })?;
         let addresses: Vec<_> = self.addresses.values().copied().collect();
         let before = before.filter(|_| self.system == System::MetalLb);
         self.lab

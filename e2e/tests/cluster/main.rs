@@ -14,6 +14,7 @@ mod configuration;
 mod crds;
 mod dual_stack;
 mod era;
+mod failover;
 mod helm;
 mod interfaces;
 mod l2;
@@ -66,6 +67,10 @@ const GROUPS: &[(Setup, &[(&str, Test)])] = &[
                 bad_frames_are_dropped_and_counted, http_through_the_address, ipv6_is_answered;
             takeover: local_traffic_policy_follows_the_endpoints, speaker_killed_in_place_answers_again,
                 speaker_gone_another_node_answers, node_unplugged_another_node_answers;
+            failover: gossip_blocked_on_a_healthy_lan_one_answers,
+                lan_split_off_from_the_api_server_one_on_each_side,
+                lan_split_with_the_api_server_at_the_owner_one_on_each_side,
+                a_stopped_speaker_that_goes_on_stays_silent, a_deleted_speaker_hands_over_once;
             // After what shows which rights are used, before what exchanges them.
             rights: of_the_base;
             era: rights_of_the_configmap_era_are_enough;

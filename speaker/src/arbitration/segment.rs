@@ -30,6 +30,9 @@ const UPKEEP: Duration = Duration::from_secs(1);
 /// How often at most the kernel is asked whether it dropped frames: a probe's answer among them would be missed.
 const DROPS: Duration = Duration::from_millis(50);
 
+/// How late this task may wake before nothing is answered any more: as late as makes the arbiter ask before it goes on.
+const LEASE: Duration = Duration::from_millis(250);
+
 /// How often at most an arbiter is told that it heard something that means nothing else.
 const HEARD: Duration = Duration::from_millis(1);
 
@@ -103,6 +106,7 @@ impl Segment {
         let arbiter = Arbiter::new(settings.me, settings.profile, first_nonce(), now);
         table.publish(Answers::new());
         table.mute(false);
+        table.promise(None);
         Self {
             interface,
             own,
@@ -136,6 +140,7 @@ impl Segment {
         let (mut questions, mut solicitations) = (Inbox::new(), Inbox::new());
         loop {
             let deadline = self.next_deadline();
+            self.promise(deadline);
             tokio::select! {
                 told = news.recv() => match told {
                     Some(told) => self.take_in(told),
@@ -230,6 +235,13 @@ impl Segment {
         let others = [self.neighbours.next_deadline(), self.join_at];
         let others = others.into_iter().flatten();
         self.arbiter.next_deadline().into_iter().chain(others).min()
+    }
+
+    /// Answers are given while this task keeps its deadlines. Who wakes later than the arbiter bears may be too late.
+    fn promise(&self, deadline: Option<Instant>) {
+        let lease = LEASE.min(self.settings.profile.patience);
+        let until = deadline.map(|deadline| deadline.max(Instant::now()) + lease);
+        self.table.promise(until);
     }
 
     fn give(&mut self, lesson: Lesson) {
@@ -538,6 +550,7 @@ impl Segment {
         self.answers.clear();
         self.changed = true;
         self.publish();
+        self.table.promise(None);
         for address in held {
             let cause = Cause::LinkDown;
             self.tell(Report::Released {

@@ -245,6 +245,7 @@ impl Segments {
     fn clear(&self, index: NonZeroU32, name: &str) {
         let table = self.tables.of(index);
         table.mute(false);
+        table.promise(None);
         let held: Vec<IpAddr> = table
             .load()
             .map(|answers| answers.keys().copied().collect())
