@@ -120,11 +120,7 @@ pub fn uninstalling_leaves_nothing_and_a_release_of_metallbs_becomes_ours_and_ba
         told.contains("WARNING: speaker.image names MetalLB's image"),
         "{told}"
     );
-    ensure!(
-        images(world)?.iter().all(|image| ours(image)),
-        "{:?}",
-        images(world)?
-    );
+    run_by(world, true)?;
     ensure!(pool(world)? == uid, "the pool is another one");
     still(world, address)?;
     // Webhooks are answered by us, the older version of peers is converted.
@@ -137,11 +133,7 @@ pub fn uninstalling_leaves_nothing_and_a_release_of_metallbs_becomes_ours_and_ba
     world.kubectl(&["-n", NAMESPACE, "get", "bgppeers.v1beta1.metallb.io"])?;
 
     helm.operate(world, &["rollback", RELEASE, "-n", NAMESPACE, "--wait"])?;
-    ensure!(
-        !images(world)?.iter().any(|image| ours(image)),
-        "{:?}",
-        images(world)?
-    );
+    run_by(world, false)?;
     ensure!(pool(world)? == uid, "the pool is another one");
     still(world, address)
 }
@@ -162,6 +154,15 @@ fn pool(world: &World) -> Result<String> {
         .pointer("/metadata/uid")
         .map(ToString::to_string)
         .unwrap_or_default())
+}
+
+/// Waits until every pod runs our images, or none does: those that go are there for seconds.
+fn run_by(lab: &Lab, us: bool) -> Result<()> {
+    lab.wait("the other images alone", PATIENCE, || {
+        let images = images(lab)?;
+        ensure!(images.iter().all(|image| ours(image) == us), "{images:?}");
+        Ok(images.len() == 4)
+    })
 }
 
 fn images(lab: &Lab) -> Result<Vec<String>> {

@@ -177,11 +177,6 @@ fn submit_pod(world: &World, workload: &Value) -> Result<()> {
         .map(drop)
 }
 
-/// What the overlay's daemons ask for in vain.
-const IN_VAIN: rights::Reasons = &[];
-/// What is granted for rare circumstances.
-const RARE: rights::Reasons = &[];
-
 pub fn the_base_becomes_the_overlay_of_custom_resources(world: &World) -> Result<()> {
     world.echo("a", "n1")?;
     let address = world.balanced("a", json!({}))?;
@@ -228,7 +223,7 @@ pub fn the_base_becomes_the_overlay_of_custom_resources(world: &World) -> Result
         answered: ever.answered,
         refused: now.refused,
     };
-    let result = rights::compare(world, &asked, IN_VAIN, RARE);
+    let result = rights::compare(world, &asked, &[], rights::RARE);
     // Nobody else's group has custom resources.
     world.kubectl(&["-n", NAMESPACE, "delete", "-f", &example])?;
     result

@@ -115,17 +115,34 @@ fn ingress(service: &Value) -> Vec<&str> {
 
 pub fn a_gateway_makes_its_own_service(world: &World) -> Result<()> {
     world.submit(&gateway("web", &json!({})))?;
-    let addresses = addresses(world, "web")?;
+    let given = addresses(world, "web")?;
     let service = object(world, "default", "service", "web-istio")?;
     prefers_two(&service)?;
-    ensure!(ingress(&service) == addresses, "{addresses:?}, {service:#}");
-    let [address] = addresses.as_slice() else {
-        anyhow::bail!("from a pool of one family: {addresses:?}");
+    ensure!(ingress(&service) == given, "{given:?}, {service:#}");
+    let [address] = given.as_slice() else {
+        anyhow::bail!("from a pool of one family: {given:?}");
     };
     ensure!(address != FIRST, "the ingress gateway has it");
     let url = format!("http://{address}/");
     let answer = curl::until(world, CLIENT, 200, &[&url])?;
     ensure!(answer.body.starts_with("hostname-echo-"), "{answer:?}");
+
+    // What istiod does not write into the Service stays as an operator writes it, also when istiod writes again.
+    let local = r#"{"spec": {"externalTrafficPolicy": "Local"}}"#;
+    world.kubectl(&["patch", "service", "web-istio", "-p", local])?;
+    let labelled = json!({"infrastructure": {"labels": {"written": "again"}}});
+    world.submit(&gateway("web", &labelled))?;
+    world.wait("istiod to write the Service again", PATIENCE, || {
+        let service = object(world, "default", "service", "web-istio")?;
+        let label = service.pointer("/metadata/labels/written");
+        ensure!(label == Some(&json!("again")), "{label:?}");
+        let policy = service.pointer("/spec/externalTrafficPolicy");
+        Ok(policy == Some(&json!("Local")))
+    })?;
+    ensure!(
+        addresses(world, "web")? == given,
+        "another address than {given:?}"
+    );
     Ok(())
 }
 
