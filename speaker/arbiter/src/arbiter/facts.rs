@@ -94,6 +94,7 @@ impl Arbiter {
         hold.orphan_at = None;
         if first && self.link {
             self.introduce();
+            self.watch_again();
         }
         self.settle(address);
     }

@@ -57,6 +57,17 @@ impl Arbiter {
         }
     }
 
+    /// Without any address nobody is asked anything, so that silence since proves nothing and no deadline stands: all begins
+    /// anew, with the nodes as they were last seen.
+    pub(super) fn watch_again(&mut self) {
+        let now = self.now;
+        for (node, peer) in &mut self.peers {
+            peer.probed = None;
+            peer.next_probe = now;
+            self.timers.set_earlier(Deadline::Peer(*node), now);
+        }
+    }
+
     /// An address to ask the peer about: in turn one it should hold, and one I hold that it might hold too.
     pub(super) fn next_address(&mut self, node: NodeId) -> Option<IpAddr> {
         let after = |set: Option<&std::collections::BTreeSet<IpAddr>>, last: Option<IpAddr>| {

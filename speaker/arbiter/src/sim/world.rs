@@ -144,6 +144,8 @@ pub enum Act {
     /// Kubernetes changes its mind about who may answer; each node learns it so much later.
     View(IpAddr, Vec<usize>, usize, Vec<Time>),
     Learn(usize, IpAddr, Candidates),
+    /// The address is not announced any more, anywhere.
+    Withdraw(IpAddr),
     /// A node that was away reads what it missed.
     Refresh(usize),
     Gossip,

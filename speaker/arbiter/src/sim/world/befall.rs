@@ -51,6 +51,14 @@ impl World {
                 }
                 self.legacy_decide();
             }
+            Act::Withdraw(address) => {
+                for station in 0..self.stations.len() {
+                    self.stations[station].view.remove(&address);
+                    if self.runs(station) {
+                        self.tell(station, Input::View(address, None));
+                    }
+                }
+            }
             Act::Refresh(node) => {
                 for segment in 0..self.setup.segments {
                     let station = self.station(node, segment);
