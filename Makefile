@@ -64,6 +64,12 @@ e2e: setup ## End-to-end tests on a real cluster in network namespaces
 	cargo build --locked -p ferrolb-e2e --bins
 	$(SUDO) cargo test --locked -p ferrolb-e2e --test chart --test cluster
 
+.PHONY: e2e-istio
+e2e-istio: setup ## The same with Istio in front of applications (compiles Istio once)
+	@echo "==> end-to-end tests with Istio"
+	cargo build --locked -p ferrolb-e2e --bins
+	$(SUDO) cargo test --locked -p ferrolb-e2e --test istio
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder for a minute each (needs a nightly toolchain and cargo-fuzz)
 	@rustup toolchain list | grep -q nightly || { echo "fuzzing needs a nightly toolchain: rustup toolchain install nightly"; exit 1; }

@@ -204,6 +204,8 @@ impl<'a> Story<'a> {
             .say(&format!("moving gateways and applications off {owner}"));
         istio::vacate(lab, &owner)?;
         self.client_until("hostname-echo-", "curl -s \"http://$ADDRESS/\"")?;
+        let still = sole_answerer(lab, CLIENT, address, &[])?;
+        ensure!(still == owner, "{still} answers, not {owner} any more");
         let answers = arp::Watch::start(lab, CLIENT, address)?;
         let requests = http::Stream::start(lab, CLIENT, address.into(), 80)?;
         thread::sleep(Duration::from_secs(2));

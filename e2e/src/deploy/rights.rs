@@ -44,7 +44,7 @@ impl Right {
 pub struct Asked {
     /// What they were told.
     pub answered: BTreeSet<Right>,
-    /// What RBAC has refused.
+    /// What RBAC has refused, and never granted.
     pub refused: BTreeSet<Right>,
 }
 
@@ -71,6 +71,11 @@ impl Asked {
                 }
             }
         }
+        // An API server that has just started refuses everything for a moment.
+        let granted: BTreeSet<_> = asked.answered.iter().map(Right::short).collect();
+        asked
+            .refused
+            .retain(|right| !granted.contains(&right.short()));
         asked
     }
 

@@ -210,7 +210,8 @@ pub fn object(lab: &Lab, namespace: &str, kind: &str, name: &str) -> Result<Valu
 /// # Errors
 /// `kubectl` refuses, or they do not get ready elsewhere.
 pub fn vacate(lab: &Lab, node: &str) -> Result<()> {
-    lab.kubectl(&["cordon", node])?;
+    // Not by cordoning it, which tells FerroLB that the node is being drained, and its addresses go too.
+    lab.kubectl(&["taint", "node", node, "vacated=yes:NoSchedule"])?;
     let on_node = format!("spec.nodeName={node}");
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
     for namespace in [NAMESPACE, "default"] {
@@ -229,7 +230,7 @@ pub fn vacate(lab: &Lab, node: &str) -> Result<()> {
             lab.kubectl(&words)?;
         }
     }
-    lab.kubectl(&["uncordon", node]).map(drop)
+    lab.kubectl(&["taint", "node", node, "vacated-"]).map(drop)
 }
 
 fn text(path: &std::path::Path) -> Result<&str> {
