@@ -159,7 +159,8 @@ fn tell(lab: &Lab, steps: &Steps) -> Result<Vec<(&'static str, String)>> {
 /// Reschedules the application's pods of `node`: with them there, one would measure how long kube-proxy
 /// sends a share of connections to dead endpoints.
 fn move_pods_off(lab: &Lab, node: &str) -> Result<()> {
-    lab.kubectl(&["cordon", node])?;
+    // Not by cordoning it, which tells FerroLB that the node is being drained, and the address would go first.
+    lab.kubectl(&["taint", "node", node, "vacated=yes:NoSchedule"])?;
     let on_node = format!("spec.nodeName={node}");
     lab.kubectl(&[
         "delete",
@@ -170,7 +171,7 @@ fn move_pods_off(lab: &Lab, node: &str) -> Result<()> {
         &on_node,
     ])?;
     lab.kubectl(&["rollout", "status", "deployment/echo", "--timeout=180s"])?;
-    lab.kubectl(&["uncordon", node]).map(drop)
+    lab.kubectl(&["taint", "node", node, "vacated-"]).map(drop)
 }
 
 fn curl(lab: &Lab, steps: &Steps, address: Ipv4Addr) -> Result<()> {

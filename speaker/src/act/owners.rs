@@ -146,9 +146,10 @@ impl Actor {
                     "it answers after all"
                 );
             }
+            // Starving nodes say this of each other, too, so it is no warning.
             Report::CannotHear(node) => {
                 let node = names.name(node);
-                tracing::warn!(
+                tracing::info!(
                     event = "peerUnheard",
                     node,
                     interface,
@@ -157,7 +158,7 @@ impl Actor {
             }
             Report::CannotBeHeard(node) => {
                 let node = names.name(node);
-                tracing::warn!(
+                tracing::info!(
                     event = "peerDeaf",
                     node,
                     interface,
