@@ -40,6 +40,13 @@ const CALLED: &str = "webhooks are served where somebody calls them, which the b
 const DEFINED: &str =
     "custom resources are heeded as soon as there are some, which the base has not";
 
+/// What is asked for in vain now and then only, when custom resources are looked for again.
+const NOW_AND_THEN: Reasons = &[
+    ("speaker list ipaddresspools.metallb.io", DEFINED),
+    ("speaker list l2advertisements.metallb.io", DEFINED),
+    ("controller list l2advertisements.metallb.io", DEFINED),
+];
+
 /// What is granted for rare circumstances, wherever it is granted.
 pub const RARE: Reasons = &[
     ("controller patch events", AGAIN),
@@ -72,7 +79,7 @@ pub fn compare(world: &World, asked: &Asked, in_vain: Reasons, rare: Reasons) ->
     let refused: BTreeSet<_> = asked
         .refused
         .iter()
-        .filter(|right| !excused(in_vain, right))
+        .filter(|right| !excused(in_vain, right) && !excused(NOW_AND_THEN, right))
         .map(Right::short)
         .collect();
     let idle: BTreeSet<_> = granted
