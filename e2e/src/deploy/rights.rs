@@ -72,10 +72,11 @@ impl Asked {
             }
         }
         // An API server that has just started refuses everything for a moment.
-        let granted: BTreeSet<_> = asked.answered.iter().map(Right::short).collect();
+        let kind = |right: &Right| (right.short(), right.namespace.clone());
+        let granted: BTreeSet<_> = asked.answered.iter().map(kind).collect();
         asked
             .refused
-            .retain(|right| !granted.contains(&right.short()));
+            .retain(|right| !granted.contains(&kind(right)));
         asked
     }
 
