@@ -1,7 +1,7 @@
 //! Addresses announced for the first time, nodes that are not on the segment gossip has them alive on, and what clients
 //! have in their caches afterwards.
 
-use super::scenarios::{calm, fine, holder, holders, world};
+use super::scenarios::{calm, fine, holder, holders, nodes, taken, world};
 use super::world::{Act, MS, Packet, Run, S, Setup, Time, World, address};
 use crate::Report;
 
@@ -254,4 +254,30 @@ fn nothing_is_said_of_strangers_where_there_are_none() {
     fine(&world);
     let said = |report: &Report| matches!(report, Report::Stranger { .. });
     assert!(!world.checks.strangers.iter().any(|(_, _, it)| said(it)));
+}
+
+/// As where the last Service goes and another comes: nobody was asked anything meanwhile.
+#[test]
+fn a_node_lost_after_a_time_without_addresses_is_replaced_as_fast() {
+    for seed in 0..10 {
+        let setup = Setup {
+            addresses: 1,
+            ..nodes(3)
+        };
+        let mut world = calm(setup, seed);
+        world.act(world.now, Act::Withdraw(address(0)));
+        world.run_until(world.now + 7 * S);
+        assert_eq!(holders(&world), []);
+        world.act(
+            world.now,
+            Act::View(address(0), vec![0, 1, 2], 3, vec![MS; 3]),
+        );
+        world.run_until(world.now + 6 * S);
+        let (old, at) = (holder(&world), world.now);
+        world.act(at, Act::Run(old, Run::Off));
+        world.run_until(at + 10 * S);
+        let took = taken(&world, at);
+        assert_eq!(took.len(), 1, "{took:?} seed {seed}");
+        assert!(took[0].0 < 450 * MS, "seed {seed}: {took:?}");
+    }
 }
