@@ -10,7 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo --preserve-env=HOME,CARGO_HOME
 KEEP ?=
 
 # Debian packages: a container runtime, the pods' network plugins, and what the lab and its tests call.
-PACKAGES := build-essential containerd runc containernetworking-plugins iproute2 nftables iptables conntrack tcpdump arping ndisc6 curl procps python3-pip shellcheck
+PACKAGES := build-essential containerd runc containernetworking-plugins iproute2 nftables iptables conntrack tcpdump arping ndisc6 curl procps python3-pip shellcheck valgrind
 
 .PHONY: help
 help: ## This list
@@ -88,12 +88,25 @@ images-offline: ## The same without a registry: buildah, a builder made of Debia
 	$(SUDO) image/build.sh --offline
 
 # What was given on the command line; the later of two settings of a variable counts.
-FAILOVER := $(if $(filter 1,$(QUICK)),NODES=3 ROUNDS=12 MOVES=7) $(foreach v,NODES ROUNDS MOVES SEED ON LAB KEEP MINUTES,$(if $($(v)),$(v)=$($(v))))
+FAILOVER := $(if $(filter 1,$(QUICK)),NODES=3 ROUNDS=12 MOVES=7) $(foreach v,NODES ROUNDS MOVES SEED ON LAB KEEP MINUTES MILLICPU,$(if $($(v)),$(v)=$($(v))))
 .PHONY: bench-failover soak-failover
 bench-failover: setup ## How long clients are cut off when nodes are lost, beside MetalLB (QUICK=1, NODES=, ROUNDS=, ON=: docs/failover-bench.md)
 	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) env $(FAILOVER) target/debug/bench_failover run
 soak-failover: setup ## Changes of owner without cause under full load (MINUTES=30, ON=)
 	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) env $(FAILOVER) target/debug/bench_failover soak
+
+BENCH := $(foreach v,QUICK SERVICES NODES ON LAB KEEP,$(if $($(v)),$(v)=$($(v))))
+.PHONY: bench-answers bench-instructions
+bench-answers: setup ## How fast questions are answered, beside the kernel's own answers (QUICK=1: docs/performance.md)
+	cargo build --locked -p ferrolb-e2e --bin bench_answers && $(SUDO) env QUICK=$(QUICK) target/debug/bench_answers
+bench-instructions: setup ## The instructions an answer takes, against their bars (also part of `make unit`)
+	cargo test --locked -p ferrolb-speaker-responder --test instructions
+
+.PHONY: bench bench-core
+bench: setup ## Many Services and answers, beside MetalLB, the API server alone and the kernel (QUICK=1, SERVICES=1,2000,10000, ON=: docs/performance.md)
+	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) env $(BENCH) target/debug/bench
+bench-core: ## What the decisions of controller and speaker cost with 10 000 Services and 1 000 nodes
+	cargo test --locked --release -p ferrolb-controller-core -p ferrolb-speaker-core --test large -- --ignored --nocapture
 
 .PHONY: lab-up lab-down
 lab-up: setup ## Raise the lab with three nodes

@@ -15,7 +15,9 @@ use std::{
 
 use ferrolb_config::ObjectName;
 use ferrolb_runtime::events::Events;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::{
+    api::core::v1::Service, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
+};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
@@ -24,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
+    conflicts::Due,
     reconcile::{Effect, Input, Reconciler},
     translate::NOTED_POOL,
 };
@@ -32,9 +35,9 @@ mod pool;
 
 pub use pool::pools;
 
-/// Writes under way at once: enough to fill an API server (32 gave 1.06 times the rate of 8), few
-/// enough not to crowd out others.
-const CONCURRENT: usize = 16;
+/// Writes under way at once: enough to fill an API server (32 gave 1.06 times the rate of 8) and to be served before what
+/// is only written to be read, few enough for one that serves few at once.
+const CONCURRENT: usize = 32;
 /// The first pause after a failed write; doubled up to [`LONGEST`].
 const SHORTEST: Duration = Duration::from_millis(100);
 /// The longest pause after a failed write.
@@ -68,7 +71,7 @@ pub async fn drive(
 }
 
 /// One status to write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Write {
     /// Its number, which its end is reported with.
     pub id: u64,
@@ -80,6 +83,8 @@ pub struct Write {
     pub ingress: Vec<IpAddr>,
     /// What the annotation says that names the pool; `None`: it is removed if it is there.
     pub noted_pool: Option<String>,
+    /// The conditions that are to be written along; none: they stay.
+    pub due: Option<Due>,
     /// How many writes of this Service failed in a row before.
     pub failures: u32,
 }
@@ -95,6 +100,8 @@ pub enum Written {
         ingress: Vec<IpAddr>,
         /// The same of the annotation.
         noted_pool: Option<String>,
+        /// All conditions, if they were written.
+        conditions: Option<Vec<Condition>>,
     },
     /// Somebody changed the Service since the decision: decide again on the newer version.
     Conflict,
@@ -133,15 +140,18 @@ impl Writer {
         );
         let (done, slots, put) = (self.done.clone(), self.slots.clone(), self.put.clone());
         tokio::spawn(async move {
+            let now = Timestamp::now();
+            let conditions = write.due.as_ref().map(|due| due.conditions(now));
             let result = {
                 let _slot = slots.acquire().await;
-                carry_out(&api, &write, &put).await
+                carry_out(&api, &write, conditions.as_deref(), &put).await
             };
             let written = match result {
                 Ok(version) => Written::Done {
                     version,
                     ingress: write.ingress,
                     noted_pool: write.noted_pool,
+                    conditions,
                 },
                 Err(kube::Error::Api(status)) if status.is_conflict() => Written::Conflict,
                 Err(kube::Error::Api(status)) if status.is_not_found() => Written::Gone,
@@ -166,16 +176,22 @@ impl Writer {
 async fn carry_out(
     api: &Api<DynamicObject>,
     write: &Write,
+    conditions: Option<&[Condition]>,
     put: &AtomicBool,
 ) -> Result<String, kube::Error> {
     if put.load(Ordering::Relaxed) {
-        return replace(api, write).await;
+        return replace(api, write, conditions).await;
     }
-    let patch = json!({
+    let mut patch = json!({
         // The API server takes annotations along with a status. `null` removes one, be it there or not.
         "metadata": {"resourceVersion": write.version, "annotations": {NOTED_POOL: write.noted_pool}},
         "status": {"loadBalancer": {"ingress": ingress(&write.ingress)}},
     });
+    let status = patch.get_mut("status").and_then(Value::as_object_mut);
+    if let (Some(conditions), Some(status)) = (conditions, status) {
+        // Bound to the version they were read at, so that those of others are as they were.
+        status.insert("conditions".to_owned(), json!(conditions));
+    }
     let patched = api
         .patch_status(
             &write.name.name,
@@ -187,7 +203,7 @@ async fn carry_out(
         Err(kube::Error::Api(status)) if status.is_forbidden() => {
             // An API server that has just started refuses everything for a moment: only a PUT that
             // works where the patch did not says that this is about our rights.
-            let version = match replace(api, write).await {
+            let version = match replace(api, write, conditions).await {
                 Ok(version) => version,
                 // Neither is allowed: what we ask for first is what an operator should grant.
                 Err(kube::Error::Api(put)) if put.is_forbidden() => {
@@ -208,7 +224,11 @@ async fn carry_out(
 }
 
 /// PUT of the whole object as it is at the version decided on.
-async fn replace(api: &Api<DynamicObject>, write: &Write) -> Result<String, kube::Error> {
+async fn replace(
+    api: &Api<DynamicObject>,
+    write: &Write,
+    conditions: Option<&[Condition]>,
+) -> Result<String, kube::Error> {
     let mut object = api.get(&write.name.name).await?;
     if version(&object) != write.version {
         return Err(kube::Error::Api(Box::new(conflict())));
@@ -232,6 +252,9 @@ async fn replace(api: &Api<DynamicObject>, write: &Write) -> Result<String, kube
                 list => json!({"ingress": list}),
             };
             status.insert("loadBalancer".to_owned(), balancer);
+            if let Some(conditions) = conditions {
+                status.insert("conditions".to_owned(), json!(conditions));
+            }
         }
     }
     api.replace_status(&write.name.name, &PostParams::default(), &object)

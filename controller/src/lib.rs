@@ -4,6 +4,7 @@
 
 mod act;
 mod args;
+mod conflicts;
 mod metrics;
 mod pool_status;
 mod reconcile;

@@ -19,6 +19,7 @@ mod surroundings;
 
 use crate::{
     act::{Write, Written},
+    conflicts::{Conflicts, Strangers},
     metrics::AllocatorMetrics,
     pool_status::{self, PoolStatuses},
     translate::Seen,
@@ -43,6 +44,8 @@ pub enum Input {
     Pool(Change<pool_status::Seen>),
     /// The configuration, and the objects it stands in.
     Config(Source, Objects),
+    /// The hosts outside the cluster that one speaker met.
+    Strangers(Change<Strangers>),
     /// The status write with this number ended.
     Written(ObjectName, u64, Written),
     /// The write of a pool's status with this number ended.
@@ -50,7 +53,7 @@ pub enum Input {
 }
 
 /// Something to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Write a status, and report its end.
     Write(Write),
@@ -101,6 +104,7 @@ pub struct Reconciler {
     services: BTreeMap<ObjectName, Entry>,
     around: Surroundings,
     statuses: PoolStatuses,
+    conflicts: Conflicts,
     /// The newest readable configuration, while it is not the one in force.
     offered: Option<Offer>,
     /// The objects that were told why the newest configuration was refused.
@@ -132,6 +136,7 @@ impl Reconciler {
             services: BTreeMap::new(),
             around: Surroundings::default(),
             statuses: PoolStatuses::default(),
+            conflicts: Conflicts::default(),
             offered: None,
             refused: Vec::new(),
             revisit: false,
@@ -183,6 +188,7 @@ impl Reconciler {
             }
             Input::Node(change) => self.node(change),
             Input::Namespace(change) => self.namespace(change),
+            Input::Strangers(change) => self.strangers(change),
             Input::Pool(change) => self.statuses.take(change),
             Input::Config(source, objects) => {
                 self.objects = objects;
@@ -213,6 +219,15 @@ impl Reconciler {
             self.services.insert(name.clone(), entry);
         }
         self.decide(&name);
+    }
+
+    /// A speaker says something else about who has which address: the Services that have it show so.
+    fn strangers(&mut self, change: Change<Strangers>) {
+        for address in self.conflicts.take(change) {
+            for name in self.core.holders(address) {
+                self.decide(&name);
+            }
+        }
     }
 
     fn source(&mut self, source: Source) {
@@ -327,15 +342,23 @@ impl Reconciler {
             // Another implementation's: we let go of what was ours and touch nothing.
             return;
         }
-        if let Some(ingress) = &plan.ingress {
+        let request = entry.seen.request.iter();
+        let shown = request.flat_map(|request| request.current.iter().flatten().copied());
+        let addresses = plan.ingress.clone().unwrap_or_else(|| shown.collect());
+        // Where the status stays as it is because nothing could be decided, so do the conditions.
+        let settled = plan.ingress.is_some() || plan.pending.is_none();
+        let due = self.conflicts.due(&entry.seen.conditions, &addresses);
+        let due = due.filter(|_| settled);
+        if plan.ingress.is_some() || due.is_some() {
             self.writes += 1;
             entry.writing = Some(self.writes);
             self.effects.push(Effect::Write(Write {
                 id: self.writes,
                 name: name.clone(),
                 version: entry.seen.version.clone(),
-                ingress: ingress.clone(),
+                ingress: addresses,
                 noted_pool: plan.noted_pool.clone(),
+                due,
                 failures: entry.failures,
             }));
         }
@@ -391,6 +414,7 @@ impl Reconciler {
                 version,
                 ingress,
                 noted_pool,
+                conditions,
             } => {
                 entry.failures = 0;
                 tracing::info!(event = "serviceUpdated", service = %name, "status written");
@@ -400,6 +424,9 @@ impl Reconciler {
                 if entry.seen.version.parse::<u64>().ok() < wrote {
                     entry.wrote = wrote;
                     entry.seen.version = version;
+                    if let Some(conditions) = conditions {
+                        entry.seen.conditions = conditions;
+                    }
                     if let Some(request) = &mut entry.seen.request {
                         request.current = ingress.into_iter().map(Ok).collect();
                         request.surplus = false;

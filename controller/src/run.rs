@@ -5,7 +5,8 @@
 //!  watch Nodes ──────┼─► inputs ─► reconciler ─► effects ────┤     │       ipaddresspools/status
 //!  watch Namespaces ─┤      ▲      (owns Core,               └─► events ─► core/v1 Events
 //!  configuration ────┤      │       decides, sync)                 │
-//!  pools' status ────┘      └─────────── what was written ◄────────┘
+//!  pools' status ────┤      │                                      │
+//!  speakers' states ─┘      └─────────── what was written ◄────────┘
 //! ```
 
 use anyhow::Context as _;
@@ -29,6 +30,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::{
     act::{self, Writer},
     args::{Args, WebhookMode},
+    conflicts,
     metrics::AllocatorMetrics,
     pool_status,
     reconcile::{Input, Reconciler},
@@ -152,6 +154,14 @@ fn allocate(
         "ipaddresspools",
         |pool| pool_status::Seen::of(&pool),
         Input::Pool,
+        inputs.clone(),
+    ));
+    vital.spawn(watch::follow(
+        Api::namespaced(client.clone(), &config.namespace),
+        watcher::Config::default().labels("metallb.io/component-type=speaker"),
+        "configurationstates",
+        |state| conflicts::strangers(&state),
+        Input::Strangers,
         inputs.clone(),
     ));
     vital.spawn(configuration::follow(

@@ -8,6 +8,7 @@ use std::{
 use ferrolb_config::Labels;
 use ferrolb_controller_core::{FamilyPolicy, Port, Request, Transport};
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Namespace, Node, Service, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// The annotation prefixes, the newer one first: where both are set it wins (MetalLB 0.14.9).
 const PREFIXES: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
@@ -17,7 +18,7 @@ const DEPRECATED: &str = "metallb.universe.tf";
 pub const NOTED_POOL: &str = "metallb.io/ip-allocated-from-pool";
 
 /// A Service as far as this daemon cares.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// What it asks for; `None` where another implementation is to serve it, so that nothing of it
     /// may be touched.
@@ -26,6 +27,8 @@ pub struct Seen {
     pub uid: Option<String>,
     /// `metadata.resourceVersion`: the version a decision was made on.
     pub version: String,
+    /// `status.conditions`, ours and those of others.
+    pub conditions: Vec<Condition>,
 }
 
 /// What `service` asks for. `class` is `--lb-class`.
@@ -36,11 +39,14 @@ pub fn service(service: Service, class: Option<&str>) -> Seen {
         .resource_version
         .clone()
         .unwrap_or_default();
+    let status = service.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.clone());
     let request = request(service, class);
     Seen {
         request,
         uid,
         version,
+        conditions: conditions.unwrap_or_default(),
     }
 }
 

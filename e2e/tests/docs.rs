@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "docs/commands.rs"]
+mod commands;
+
 /// The chapters of `docs/compatibility.md`, each with at least one row.
 const CHAPTERS: [&str; 17] = [
     "1.3", "2", "3.1", "3.2", "4.1", "4.2", "5.2", "5.4", "5.5", "5.7", "6.1", "6.5", "6.6", "6.7",

@@ -3,7 +3,11 @@
 //! The same event about the same object again raises its count instead of making another one. Posting
 //! never holds up a decision: a full queue drops the event and counts it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -17,6 +21,8 @@ use kube::{
 use prometheus::{IntCounter, Registry};
 use serde_json::json;
 use tokio::sync::mpsc;
+
+use crate::courtesy;
 
 /// Events waiting to be written: one for each of 10 000 Services decided in one go, and some.
 const QUEUE: usize = 16_384;
@@ -92,6 +98,7 @@ impl Events {
                 host,
             },
             remembered: HashMap::new(),
+            hasher: RandomState::new(),
             forbidden: false,
             dropped: dropped.clone(),
         };
@@ -126,7 +133,9 @@ struct Written {
 struct Writer {
     client: Client,
     source: EventSource,
-    remembered: HashMap<Posting, Written>,
+    /// By a hash of what was posted: the texts of thousands would be megabytes.
+    remembered: HashMap<u64, Written>,
+    hasher: RandomState,
     forbidden: bool,
     dropped: IntCounter,
 }
@@ -134,6 +143,7 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut postings: mpsc::Receiver<Posting>) {
         while let Some(posting) = postings.recv().await {
+            let begun = Instant::now();
             if let Err(error) = self.write_patiently(&posting).await {
                 self.dropped.inc();
                 let forbidden = matches!(&error, kube::Error::Api(status) if status.is_forbidden());
@@ -142,6 +152,8 @@ impl Writer {
                 }
                 self.forbidden |= forbidden;
             }
+            // Every Service has its events, and none of them its address from them.
+            tokio::time::sleep(courtesy::pause_after(begun.elapsed())).await;
         }
     }
 
@@ -171,7 +183,8 @@ impl Writer {
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let now = Timestamp::now();
-        if let Some(written) = self.remembered.get_mut(posting) {
+        let key = self.hasher.hash_one(posting);
+        if let Some(written) = self.remembered.get_mut(&key) {
             let count = written.count.saturating_add(1);
             let patch = json!({"count": count, "lastTimestamp": Time(now)});
             match api
@@ -197,8 +210,7 @@ impl Writer {
         if self.remembered.len() >= REMEMBERED {
             self.remembered.clear();
         }
-        self.remembered
-            .insert(posting.clone(), Written { name, count: 1 });
+        self.remembered.insert(key, Written { name, count: 1 });
         Ok(())
     }
 

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod auth;
 pub mod client;
 pub mod configuration;
+pub mod courtesy;
 pub mod endpoints;
 pub mod events;
 pub mod flags;

@@ -4,6 +4,8 @@
 //! changes, and made again when somebody deletes it. Where the definition or the right to it is missing nothing is
 //! written, and asking goes on calmly.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ferrolb_config_api::{ConfigurationState, ConfigurationStateStatus};
@@ -54,10 +56,66 @@ pub enum Verdict {
     Unknown(String),
 }
 
+/// The type of the condition that tells of hosts outside the cluster that answer for its addresses: of a speaker's state,
+/// where it lists them, and of a Service.
+pub const CONFLICT: &str = "ferrolb.io/AddressConflict";
+
+/// That condition, without the time of its last transition.
+pub fn conflict_condition(conflict: bool, message: String) -> Condition {
+    let (status, reason) = if conflict {
+        ("True", "AnsweredByStranger")
+    } else {
+        ("False", "NoConflict")
+    };
+    Condition {
+        type_: CONFLICT.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        observed_generation: None,
+    }
+}
+
+/// The hosts that a speaker's state lists, by the address they answer for. What cannot be read is left out.
+pub fn strangers(status: &ConfigurationStateStatus) -> BTreeMap<IpAddr, String> {
+    let ours = |one: &&Condition| one.type_ == CONFLICT && one.status == "True";
+    let listed = status.conditions.iter().find(ours);
+    let entries = listed.iter().flat_map(|one| one.message.split(", "));
+    let entries = entries.filter_map(|entry| entry.split_once('='));
+    entries
+        .filter_map(|(address, mac)| Some((address.parse().ok()?, mac.to_owned())))
+        .collect()
+}
+
+/// As many of these as a condition may hold, as [`strangers`] reads them.
+fn listed(strangers: &BTreeMap<IpAddr, String>) -> String {
+    let mut list = String::new();
+    for (address, mac) in strangers {
+        let entry = format!("{address}={mac}");
+        if list.len() + entry.len() + 2 > LONGEST_MESSAGE {
+            break;
+        }
+        if !list.is_empty() {
+            list.push_str(", ");
+        }
+        list.push_str(&entry);
+    }
+    list
+}
+
+/// What a daemon has to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Report {
+    verdict: Verdict,
+    /// The hosts outside the cluster that answer for its addresses.
+    strangers: BTreeMap<IpAddr, String>,
+}
+
 /// The handle a daemon reports with. Clones speak for the same object.
 #[derive(Clone, Debug)]
 pub struct State {
-    verdict: latest::Sender<Verdict>,
+    report: latest::Sender<Report>,
 }
 
 impl State {
@@ -69,7 +127,7 @@ impl State {
         component: Component,
         pod: Option<String>,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (verdict, verdicts) = latest::channel(Verdict::default());
+        let (report, reports) = latest::channel(Report::default());
         let resource = ApiResource::erase::<ConfigurationState>(&());
         let keeper = Keeper {
             api: Api::namespaced_with(client.clone(), &namespace, &resource),
@@ -84,14 +142,23 @@ impl State {
             readable: false,
             failures: 0,
         };
-        (Self { verdict }, keeper.run(verdicts))
+        (Self { report }, keeper.run(reports))
     }
 
     /// Reports.
     pub fn set(&self, verdict: Verdict) {
-        self.verdict.send_if_modified(|now| {
-            let new = *now != verdict;
-            *now = verdict;
+        self.report.send_if_modified(|now| {
+            let new = now.verdict != verdict;
+            now.verdict = verdict;
+            new
+        });
+    }
+
+    /// Reports the hosts outside the cluster that answer for its addresses, with their hardware addresses: all of them.
+    pub fn set_strangers(&self, strangers: BTreeMap<IpAddr, String>) {
+        self.report.send_if_modified(|now| {
+            let new = now.strangers != strangers;
+            now.strangers = strangers;
             new
         });
     }
@@ -142,12 +209,7 @@ impl Own {
     }
 
     /// What is to be written next; `None` if everything stands as it should.
-    fn next(
-        &self,
-        seen: Option<&DynamicObject>,
-        verdict: &Verdict,
-        now: Timestamp,
-    ) -> Option<Step> {
+    fn next(&self, seen: Option<&DynamicObject>, report: &Report, now: Timestamp) -> Option<Step> {
         let mut metadata = json!({"labels": self.labels()});
         if let (Some(owner), Some(fields)) = (&self.owner, metadata.as_object_mut()) {
             fields.insert("ownerReferences".to_owned(), json!([owner]));
@@ -170,7 +232,8 @@ impl Own {
             .get("status")
             .and_then(|status| serde_json::from_value(status.clone()).ok())
             .unwrap_or_default();
-        let wanted = self.status(&written, verdict, now);
+        let mut wanted = self.status(&written, &report.verdict, now);
+        note_strangers(&mut wanted.conditions, &report.strangers, now);
         (wanted != written).then(|| {
             // Null takes a summary away that no longer holds.
             Step::Status(json!({"status": {
@@ -239,6 +302,24 @@ impl Own {
     }
 }
 
+/// Lists the strangers in a condition of their own, which is there from the first on.
+fn note_strangers(
+    conditions: &mut Vec<Condition>,
+    strangers: &BTreeMap<IpAddr, String>,
+    now: Timestamp,
+) {
+    let place = conditions.iter().position(|one| one.type_ == CONFLICT);
+    if strangers.is_empty() && place.is_none() {
+        return;
+    }
+    let mut ours = conflict_condition(!strangers.is_empty(), listed(strangers));
+    let former = place.map(|place| conditions.remove(place));
+    let same = former.filter(|former| former.status == ours.status);
+    ours.last_transition_time = same.map_or(Time(now), |same| same.last_transition_time);
+    let place = place.unwrap_or(conditions.len());
+    conditions.insert(place, ours);
+}
+
 /// As much as a condition may hold.
 fn cut(message: &str) -> String {
     message.chars().take(LONGEST_MESSAGE).collect()
@@ -258,7 +339,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self, mut verdicts: latest::Receiver<Verdict>) {
+    async fn run(mut self, mut reports: latest::Receiver<Report>) {
         let filter =
             watcher::Config::default().fields(&format!("metadata.name={}", self.own.name()));
         let (changes, mut seen) = mpsc::channel(4);
@@ -272,8 +353,8 @@ impl Keeper {
         );
         let keeping = async {
             loop {
-                let verdict = verdicts.borrow_and_update().clone();
-                let pause = self.keep(&verdict).await;
+                let report = reports.borrow_and_update().clone();
+                let pause = self.keep(&report).await;
                 let again = async {
                     match pause {
                         Some(pause) => tokio::time::sleep(pause).await,
@@ -285,7 +366,7 @@ impl Keeper {
                         Some(change) => self.take(change),
                         None => return,
                     },
-                    told = verdicts.changed() => if told.is_err() {
+                    told = reports.changed() => if told.is_err() {
                         return;
                     },
                     () = again => {}
@@ -321,11 +402,11 @@ impl Keeper {
     }
 
     /// Writes what is due; says after which time to try again if that failed.
-    async fn keep(&mut self, verdict: &Verdict) -> Option<Duration> {
+    async fn keep(&mut self, report: &Report) -> Option<Duration> {
         if !self.readable {
             return None;
         }
-        let error = match self.write(verdict).await {
+        let error = match self.write(report).await {
             Ok(()) => {
                 self.failures = 0;
                 return None;
@@ -341,13 +422,13 @@ impl Keeper {
         Some(pause)
     }
 
-    async fn write(&mut self, verdict: &Verdict) -> Result<(), kube::Error> {
+    async fn write(&mut self, report: &Report) -> Result<(), kube::Error> {
         self.find_owner().await?;
         let name = self.own.name();
         let params = PatchParams::default();
         for _ in 0..STEPS {
             let now = Timestamp::now();
-            let Some(step) = self.own.next(self.seen.as_ref(), verdict, now) else {
+            let Some(step) = self.own.next(self.seen.as_ref(), report, now) else {
                 return Ok(());
             };
             let written = match step {

@@ -6,7 +6,7 @@
 //! which is reported and tried again.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fmt::Debug,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -105,8 +105,8 @@ async fn follow_with<K, T, M>(
 {
     let mut follower = Follower {
         what,
-        known: HashSet::new(),
-        listed: HashSet::new(),
+        known: HashMap::new(),
+        list: 0,
         refusals: 0,
         refused: None,
         pause: QUICKEST,
@@ -144,10 +144,10 @@ async fn follow_with<K, T, M>(
 
 struct Follower {
     what: &'static str,
-    /// Names told as applied and not yet as deleted.
-    known: HashSet<ObjectName>,
-    /// Names of the list under way.
-    listed: HashSet<ObjectName>,
+    /// Names told as applied and not yet as deleted, each with the last list that had it or was over when it came.
+    known: HashMap<ObjectName, u64>,
+    /// The list under way, or the last one.
+    list: u64,
     /// Refusals in a row.
     refusals: u32,
     /// The refusal that was told.
@@ -170,28 +170,28 @@ impl Follower {
     ) -> Vec<Change<T>> {
         match event {
             Event::Init => {
-                self.listed.clear();
+                self.list += 1;
                 Vec::new()
             }
             Event::InitApply(object) => {
                 let name = name_of(&object);
-                self.listed.insert(name.clone());
-                self.known.insert(name.clone());
+                self.known.insert(name.clone(), self.list);
                 vec![Change::Applied(name, translate(object))]
             }
             Event::InitDone => {
                 self.recovered();
                 self.had = true;
                 self.granted.store(true, Ordering::Relaxed);
-                let vanished: Vec<_> = self.known.difference(&self.listed).cloned().collect();
-                self.known = std::mem::take(&mut self.listed);
+                let list = self.list;
+                let vanished = self.known.extract_if(|_, had_by| *had_by != list);
+                let vanished: Vec<_> = vanished.map(|(name, _)| name).collect();
                 let deleted = vanished.into_iter().map(Change::Deleted);
                 deleted.chain([Change::Synced]).collect()
             }
             Event::Apply(object) => {
                 self.recovered();
                 let name = name_of(&object);
-                self.known.insert(name.clone());
+                self.known.insert(name.clone(), self.list);
                 vec![Change::Applied(name, translate(object))]
             }
             Event::Delete(object) => {
@@ -286,8 +286,8 @@ mod tests {
     fn among(granted: &'static AtomicBool) -> Follower {
         Follower {
             what: "test",
-            known: HashSet::new(),
-            listed: HashSet::new(),
+            known: HashMap::new(),
+            list: 0,
             refusals: 0,
             refused: None,
             pause: QUICKEST,

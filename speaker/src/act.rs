@@ -1,17 +1,20 @@
 //! What a verdict does, and what an arbiter tells: metrics, log lines, events and status objects.
 
 mod owners;
+mod stays;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use ferrolb_config::{ObjectName, Origin};
 use ferrolb_runtime::events::{About, EventType, Events};
+use ferrolb_runtime::state::State;
 use ferrolb_speaker_core::{Announced, Announcement, Event, Reach, Reason, Verdict};
 
 pub use owners::Names;
 
 use self::owners::Owners;
+use self::stays::Stays;
 use crate::decider::Uids;
 use crate::metrics::Metrics;
 use crate::statuses::Statuses;
@@ -39,6 +42,7 @@ pub struct Actor {
     /// Every silent LoadBalancer Service.
     silent: HashMap<ObjectName, Silence>,
     owners: Owners,
+    stays: Stays,
     /// Released addresses whose counters are still served, the longest released first.
     retired: VecDeque<IpAddr>,
     /// It was told that the exclude label is not heeded.
@@ -46,6 +50,8 @@ pub struct Actor {
     metrics: Metrics,
     events: Events,
     statuses: Statuses,
+    /// Where hosts that answer for our addresses are reported, for the controller.
+    state: Option<State>,
 }
 
 impl Actor {
@@ -56,12 +62,20 @@ impl Actor {
             announced: Announced::new(),
             silent: HashMap::new(),
             owners: Owners::default(),
+            stays: Stays::default(),
             retired: VecDeque::new(),
             exclusion_told: false,
             metrics,
             events,
             statuses,
+            state: None,
         }
+    }
+
+    /// Reports hosts that are no speakers and answer for our addresses there.
+    pub fn reporting(self, state: State) -> Self {
+        let state = Some(state);
+        Self { state, ..self }
     }
 
     /// Takes over the verdict on one Service, with the uid its events carry. `speaks`: if it is silent, its users are told why
@@ -131,7 +145,7 @@ impl Actor {
         self.retired.push_back(address);
         while self.retired.len() > RETIRED {
             if let Some(longest) = self.retired.pop_front() {
-                self.metrics.forget(&longest.to_string());
+                self.metrics.forget(longest);
             }
         }
     }
@@ -155,17 +169,13 @@ impl Actor {
                        ignored; remove it where addresses should be announced";
         tracing::warn!(op = "setNode", node = self.node, "{message}");
         if first == self.node {
-            let about = About {
-                api_version: "v1",
-                kind: "Node",
-                namespace: String::new(),
-                name: self.node.clone(),
-                // The kubelet's own events have the name here, and kubectl looks for it.
-                uid: Some(self.node.clone()),
-            };
             let reason = "excludeLabelIgnored";
-            self.events
-                .post(about, EventType::Warning, reason, message.to_owned());
+            self.events.post(
+                self.this_node(),
+                EventType::Warning,
+                reason,
+                message.to_owned(),
+            );
         }
     }
 

@@ -22,14 +22,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ferrolb_runtime::ready::Pulse;
-use ferrolb_speaker_arbiter::{Candidates, Key, NodeId, PeerFacts, Profile, Report};
+use ferrolb_speaker_arbiter::{Candidates, Key, NodeId, PeerFacts, Profile, Report, Wish};
 use ferrolb_speaker_core::Reach;
+use ferrolb_speaker_responder::{Interfaces, Tables};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::interfaces::Interfaces;
 use crate::metrics::Metrics;
-use crate::table::Tables;
 
 /// How long the thread may show no sign of life before the speaker is taken for dead (`/healthz`).
 pub const PULSE: Duration = Duration::from_secs(30);
@@ -53,8 +52,8 @@ pub enum Word {
     Peers(Vec<PeerFacts>),
     /// Who may answer for these addresses now; none: nobody.
     Standings(Vec<(IpAddr, Option<Standing>)>),
-    /// The operator wants the address to move from here, to that node or to the best.
-    Move(IpAddr, Option<NodeId>),
+    /// What the operator wants of the address from now on; none: nothing any more.
+    Wish(IpAddr, Option<Wish>),
     /// Hand everything over. Dropped when that is done.
     Stop(mpsc::Sender<()>),
     /// Let everything go, and end.
@@ -68,8 +67,8 @@ pub struct Told {
     pub interface: String,
     /// When it came to know it.
     pub at: Instant,
-    /// What it has to say.
-    pub report: Report,
+    /// What it has to say; none: it is no more, and what it said of this interface is past.
+    pub report: Option<Report>,
 }
 
 /// How this node takes part.

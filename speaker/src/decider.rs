@@ -126,8 +126,6 @@ impl Decider {
             }
             Input::Endpoints(change) => self.listed(Kind::Endpoints, "endpoints", &change),
             Input::Node(Change::Applied(name, facts)) => {
-                let past = !self.view.complete();
-                self.standings.node_wish(&name.name, facts.wish, past);
                 self.view.apply_node(name.name, facts.node)
             }
             Input::Node(Change::Deleted(name)) => self.view.delete_node(&name.name),
@@ -152,6 +150,7 @@ impl Decider {
                 for told in &told {
                     self.actor.heed(told, self.standings.names(), &self.uids);
                 }
+                self.actor.tell_leaving(self.view.leaving(&self.node));
                 Touched::default()
             }
         }

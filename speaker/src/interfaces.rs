@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use ferrolb_speaker_responder::{Interface, Interfaces};
 use ferrolb_speaker_wire::MacAddr;
 use futures::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::NetlinkPayload;
@@ -24,26 +25,6 @@ use crate::exclusions::Exclusions;
 
 /// The pause before the kernel is asked again after netlink failed.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// One interface addresses are announced on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Its index, which stays while it lives.
-    pub index: NonZeroU32,
-    /// Its name, which may change.
-    pub name: String,
-    /// Its hardware address, which may change.
-    pub mac: MacAddr,
-    /// It has carrier and takes frames (`IFF_RUNNING`). Until then whatever is sent is lost without a word.
-    pub running: bool,
-    /// ARP is spoken on it: it has broadcast.
-    pub arp: bool,
-    /// NDP is spoken on it: it has this link-local IPv6 address.
-    pub ndp: Option<Ipv6Addr>,
-}
-
-/// All of them, by index.
-pub type Interfaces = BTreeMap<NonZeroU32, Interface>;
 
 /// The names of all interfaces that are not excluded, be they fit to be announced on or not: what an `L2Advertisement`
 /// may name.
@@ -451,7 +432,7 @@ mod tests {
     /// Output: it is no longer among the interfaces, nor among the names that may be announced on; then it is again.
     #[test]
     fn an_interface_excluded_while_it_is_used_is_let_go() {
-        crate::lab::in_lab(|_lab| async move {
+        ferrolb_speaker_responder::lab::in_lab(|_lab| async move {
             let list = |text: &str| Exclusions::parse(text).unwrap();
             let (excluding, excluded) = watch::channel(list(""));
             let (found, mut interfaces) = watch::channel(Interfaces::new());

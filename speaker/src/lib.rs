@@ -9,14 +9,10 @@ mod decider;
 mod exclusions;
 mod gossip;
 mod interfaces;
-#[cfg(test)]
-mod lab;
 mod metrics;
-mod responder;
 mod run;
 mod sources;
 mod statuses;
-mod table;
 mod translate;
 
 use std::process::ExitCode;

@@ -2,15 +2,13 @@
 
 mod failover;
 
-use std::sync::Arc;
+use std::net::IpAddr;
 
-use ferrolb_speaker_wire::DropReason;
+use ferrolb_speaker_responder::{AddressMetrics, Held, WireMetrics};
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntGaugeVec, Opts, Registry};
 
 pub use failover::FailoverMetrics;
-
-use crate::table::Held;
 
 /// Everything the speaker counts.
 #[derive(Clone, Debug)]
@@ -25,41 +23,12 @@ pub struct Metrics {
     pub wire: WireMetrics,
     /// Who answers for what.
     pub failover: FailoverMetrics,
-    requests: IntCounterVec,
-    responses: IntCounterVec,
-    gratuitous: IntCounterVec,
-}
-
-/// What the responder counts. Clones share the counters.
-#[derive(Clone, Debug)]
-pub struct WireMetrics {
-    /// By [`DropReason`], in the order of its variants.
-    dropped: Arc<[IntCounter]>,
-    /// Sends that failed.
-    pub send_errors: IntCounter,
-    /// Sockets that failed while listening and were opened anew.
-    pub receive_errors: IntCounter,
-    /// Sockets that could not be opened.
-    pub open_errors: IntCounter,
-    /// Answering tasks that fell and were started again.
-    pub restarts: IntCounter,
-    /// Frames the kernel dropped because they were not fetched in time.
-    pub kernel_drops: IntCounter,
-    /// Questions that had waited too long to be answered.
-    pub stale: IntCounter,
-    /// Interfaces answered on.
-    pub interfaces: IntGauge,
+    addresses: AddressMetrics,
 }
 
 impl Metrics {
     /// Registers all of them.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let by_ip = |name, help| {
-            register(
-                registry,
-                IntCounterVec::new(Opts::new(name, help), &["ip"])?,
-            )
-        };
         Ok(Self {
             announced: register(
                 registry,
@@ -90,106 +59,22 @@ impl Metrics {
             )?,
             wire: WireMetrics::new(registry)?,
             failover: FailoverMetrics::new(registry)?,
-            requests: by_ip(
-                "metallb_layer2_requests_received",
-                "Number of layer2 requests received for owned IPs.",
-            )?,
-            responses: by_ip(
-                "metallb_layer2_responses_sent",
-                "Number of layer2 responses sent for owned IPs.",
-            )?,
-            gratuitous: by_ip(
-                "metallb_layer2_gratuitous_sent",
-                "Number of gratuitous layer2 packets sent for owned IPs.",
-            )?,
+            addresses: AddressMetrics::new(registry)?,
         })
     }
 
-    /// The counters of one address. They keep counting where they were if it is taken again.
-    pub fn held(&self, ip: &str) -> Held {
+    /// What is kept of one address that is answered for, with counters that go on where they were if it is taken again.
+    pub fn held(&self, address: IpAddr) -> Held {
         Held {
             at: None,
-            requests: self.requests.with_label_values(&[ip]),
-            responses: self.responses.with_label_values(&[ip]),
-            gratuitous: self.gratuitous.with_label_values(&[ip]),
+            counters: self.addresses.of(address),
         }
     }
-}
 
-impl Metrics {
     /// Takes the counters of an address out of what is served, so that addresses that come and go do not make series
     /// without end.
-    pub fn forget(&self, ip: &str) {
-        for counters in [&self.requests, &self.responses, &self.gratuitous] {
-            // Only absent if it was never held.
-            let _absent = counters.remove_label_values(&[ip]);
-        }
-    }
-}
-
-impl WireMetrics {
-    fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name, help| register(registry, IntCounter::new(name, help)?);
-        let dropped = register(
-            registry,
-            IntCounterVec::new(
-                Opts::new(
-                    "ferrolb_layer2_frames_dropped_total",
-                    "Number of received frames dropped without an answer, by reason.",
-                ),
-                &["reason"],
-            )?,
-        )?;
-        Ok(Self {
-            dropped: DropReason::ALL
-                .into_iter()
-                .map(|reason| dropped.with_label_values(&[reason.label()]))
-                .collect(),
-            send_errors: counter(
-                "ferrolb_layer2_send_errors_total",
-                "Number of sends that failed.",
-            )?,
-            receive_errors: counter(
-                "ferrolb_layer2_receive_errors_total",
-                "Number of times an interface's socket failed while listening and was opened anew.",
-            )?,
-            open_errors: counter(
-                "ferrolb_layer2_open_errors_total",
-                "Number of times an interface's socket could not be opened.",
-            )?,
-            restarts: counter(
-                "ferrolb_layer2_responder_restarts_total",
-                "Number of answering tasks that fell and were started again.",
-            )?,
-            kernel_drops: counter(
-                "ferrolb_layer2_kernel_drops_total",
-                "Number of frames the kernel dropped because they were not fetched in time.",
-            )?,
-            stale: counter(
-                "ferrolb_layer2_stale_questions_total",
-                "Number of questions left unanswered because they were asked while this node stood still.",
-            )?,
-            interfaces: register(
-                registry,
-                IntGauge::new(
-                    "ferrolb_layer2_interfaces",
-                    "Number of interfaces answered on.",
-                )?,
-            )?,
-        })
-    }
-
-    /// Counts a frame dropped for this reason.
-    pub fn count_drop(&self, reason: DropReason) {
-        if let Some(counter) = self.dropped.get(reason as usize) {
-            counter.inc();
-        }
-    }
-
-    /// How many frames were dropped for this reason.
-    #[cfg(test)]
-    pub fn drops(&self, reason: DropReason) -> u64 {
-        self.dropped.get(reason as usize).map_or(0, IntCounter::get)
+    pub fn forget(&self, address: IpAddr) {
+        self.addresses.forget(address);
     }
 }
 
@@ -224,10 +109,12 @@ mod tests {
         assert_eq!(scraped(&registry), [""; 0]);
         let labels = ["default/web", "layer2", "me", "10.0.0.1"];
         metrics.announced.with_label_values(&labels).set(1);
-        let held = metrics.held("10.0.0.1");
-        held.requests.inc();
-        held.responses.inc();
-        held.gratuitous.inc_by(2);
+        let address = [10, 0, 0, 1].into();
+        let counters = metrics.held(address).counters;
+        counters.count_request();
+        counters.count_response();
+        counters.count_gratuitous();
+        counters.count_gratuitous();
         let expected = [
             "# TYPE metallb_layer2_gratuitous_sent counter",
             "metallb_layer2_gratuitous_sent{ip=\"10.0.0.1\"} 2",
@@ -239,7 +126,7 @@ mod tests {
             "metallb_speaker_announced{ip=\"10.0.0.1\",node=\"me\",protocol=\"layer2\",service=\"default/web\"} 1",
         ];
         assert_eq!(scraped(&registry), expected);
-        metrics.forget("10.0.0.1");
+        metrics.forget(address);
         metrics.announced.remove_label_values(&labels).unwrap();
         assert_eq!(scraped(&registry), [""; 0]);
     }

@@ -27,6 +27,7 @@ use ferrolb_runtime::ready::Ready;
 use ferrolb_runtime::state::{Component, State};
 use ferrolb_runtime::{client, process, shutdown, watch};
 use ferrolb_speaker_core::{Settings, SpeakerPod, View};
+use ferrolb_speaker_responder::Interfaces;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch as latest};
@@ -38,7 +39,7 @@ use crate::act::Actor;
 use crate::args::{Args, Cordoned};
 use crate::decider::Decider;
 use crate::exclusions::{self, Exclusions};
-use crate::interfaces::{self, Interfaces};
+use crate::interfaces;
 use crate::metrics::Metrics;
 use crate::sources::{self, Input};
 use crate::statuses::{self, Identity, Statuses};
@@ -83,7 +84,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         pod: args.shared.pod().map(str::to_owned),
     };
     let status_errors = metrics.status_errors.clone();
-    let actor = Actor::new(node.clone(), metrics, events, statuses.clone());
     let view = View::new(Settings {
         ignore_exclusion: args.ignore_exclude_lb,
         leave_cordoned: args.failover.cordoned_nodes == Cordoned::Leave,
@@ -94,6 +94,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Component::Speaker(node.clone()),
         args.shared.pod().map(str::to_owned),
     );
+    let actor =
+        Actor::new(node.clone(), metrics, events, statuses.clone()).reporting(state.clone());
     let decider = Decider::new(
         node,
         Reporter::from(configmap.clone()).with_state(state),

@@ -32,8 +32,6 @@ pub struct ServiceFacts {
 pub struct NodeFacts {
     /// What decisions look at.
     pub node: core::Node,
-    /// The annotation `ferrolb.io/move`, unless it is empty.
-    pub wish: Option<String>,
 }
 
 /// The endpoints of a Service; none for a slice that names no Service.
@@ -68,6 +66,7 @@ pub fn service(service: Service, class: Option<&str>) -> ServiceFacts {
             .labels
             .filter(|_| load_balancer)
             .unwrap_or_default(),
+        wanted_at: wish.clone(),
     };
     ServiceFacts {
         service: facts,
@@ -134,13 +133,13 @@ pub fn node(node: Node) -> NodeFacts {
             ready: holds("Ready"),
             network_unavailable: holds("NetworkUnavailable"),
             unschedulable: unschedulable == Some(true),
+            moves_away: wish.is_some(),
             addresses: of_types(&["InternalIP", "ExternalIP"])
                 .into_iter()
                 .collect(),
             internal: of_types(&["InternalIP"]),
             labels: node.metadata.labels.unwrap_or_default(),
         },
-        wish,
     }
 }
 
@@ -195,6 +194,7 @@ mod tests {
             ]
         );
         assert_eq!(facts.labels["app"], "web");
+        assert_eq!(facts.wanted_at.as_deref(), Some("n2"));
         let internal = service(whole("ClusterIP", Value::Null), None).service;
         assert!(internal.ingress.is_empty() && internal.labels.is_empty());
         assert!(
@@ -224,7 +224,10 @@ mod tests {
         let wish = |annotations: Value| {
             let object = json!({"metadata": {"annotations": annotations}});
             let of_service = service(self::object(object.clone()), None).wish;
-            assert_eq!(of_service, node(self::object(object)).wish);
+            assert_eq!(
+                of_service.is_some(),
+                node(self::object(object)).node.moves_away
+            );
             of_service
         };
         assert_eq!(wish(Value::Null), None);
@@ -301,7 +304,7 @@ mod tests {
                 ],
             }}),
         ));
-        assert_eq!(facts.wish.as_deref(), Some("now"));
+        assert!(facts.node.moves_away);
         let facts = facts.node;
         assert!(facts.ready && !facts.network_unavailable && facts.unschedulable);
         assert_eq!(facts.labels["rack"], "1");

@@ -73,6 +73,7 @@ fn write(ingress: &[&str], noted_pool: Option<&str>) -> Write {
         version: "7".to_owned(),
         ingress: ingress.iter().map(|text| text.parse().unwrap()).collect(),
         noted_pool: noted_pool.map(str::to_owned),
+        due: None,
         failures: 0,
     }
 }
@@ -88,7 +89,9 @@ async fn one_patch_writes_addresses_and_note() {
     let (client, heard) = server(&[Method::PATCH], service());
     let put = AtomicBool::new(false);
     let write = write(&["10.0.0.1", "fc00::1"], Some("p"));
-    let version = carry_out(&services(client), &write, &put).await.unwrap();
+    let version = carry_out(&services(client), &write, None, &put)
+        .await
+        .unwrap();
     assert_eq!(version, "8");
     let expected = json!({
         "metadata": {"resourceVersion": "7", "annotations": {"metallb.io/ip-allocated-from-pool": "p"}},
@@ -104,7 +107,7 @@ async fn one_patch_writes_addresses_and_note() {
 async fn clearing_removes_addresses_and_note() {
     let (client, heard) = server(&[Method::PATCH], service());
     let put = AtomicBool::new(false);
-    carry_out(&services(client), &write(&[], None), &put)
+    carry_out(&services(client), &write(&[], None), None, &put)
         .await
         .unwrap();
     let expected = json!({
@@ -114,17 +117,42 @@ async fn clearing_removes_addresses_and_note() {
     assert_eq!(heard.lock().unwrap()[0].2, expected);
 }
 
+#[tokio::test]
+async fn conditions_are_written_with_the_addresses_by_patch_and_by_put() {
+    for methods in [&[Method::PATCH], &[Method::PUT]] {
+        let (client, heard) = server(methods, service());
+        let put = AtomicBool::new(false);
+        let condition = ferrolb_runtime::state::conflict_condition(true, "m".to_owned());
+        let (write, api) = (write(&["10.0.0.1"], None), services(client));
+        carry_out(&api, &write, Some(&[condition]), &put)
+            .await
+            .unwrap();
+        let heard = heard.lock().unwrap();
+        let (_, _, body) = heard.last().unwrap();
+        assert_eq!(
+            body["status"]["conditions"][0]["type"],
+            "ferrolb.io/AddressConflict"
+        );
+        assert_eq!(
+            body["status"]["loadBalancer"]["ingress"][0]["ip"],
+            "10.0.0.1"
+        );
+    }
+}
+
 /// The roles of every MetalLB release grant `update` on `services/status` only.
 #[tokio::test]
 async fn where_only_put_is_allowed_the_whole_object_is_put() {
     let (client, heard) = server(&[Method::PUT], service());
     let put = AtomicBool::new(false);
     let api = services(client);
-    carry_out(&api, &write(&["10.0.0.1"], Some("p")), &put)
+    carry_out(&api, &write(&["10.0.0.1"], Some("p")), None, &put)
         .await
         .unwrap();
     assert!(put.load(Ordering::Relaxed), "and so from now on");
-    carry_out(&api, &write(&[], None), &put).await.unwrap();
+    carry_out(&api, &write(&[], None), None, &put)
+        .await
+        .unwrap();
     let heard = heard.lock().unwrap();
     let methods: Vec<_> = heard.iter().map(|(method, ..)| method.as_str()).collect();
     assert_eq!(methods, ["PATCH", "GET", "PUT", "GET", "PUT"]);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ferrolb_controller_core::{FamilyPolicy, Request};
 use ferrolb_runtime::{ready::Ready, watch::Unavailable};
+use k8s_openapi::jiff::Timestamp;
 use prometheus::Registry;
 
 use super::*;
@@ -86,6 +87,7 @@ impl Bench {
                 request: Some(request),
                 uid: Some(format!("uid-{service}")),
                 version: version.to_string(),
+                conditions: Vec::new(),
             },
         ))
     }
@@ -107,6 +109,10 @@ impl Bench {
             version: self.version.to_string(),
             ingress: write.ingress.clone(),
             noted_pool: write.noted_pool.clone(),
+            conditions: write
+                .due
+                .as_ref()
+                .map(|due| due.conditions(Timestamp::UNIX_EPOCH)),
         };
         self.take(Input::Written(write.name.clone(), write.id, written))
     }
@@ -324,7 +330,34 @@ fn anothers_service_is_left_alone() {
             request: None,
             uid: None,
             version: "5".to_owned(),
+            conditions: Vec::new(),
         },
     ));
     assert!(bench.take(theirs).is_empty());
+}
+
+#[test]
+fn a_foreign_holder_is_a_condition_of_the_service_until_it_is_gone() {
+    let mut bench = Bench::started("10.0.0.1/32");
+    let service = bench.applied("a", &[], &[]);
+    let given = writes(&bench.take(service)).remove(0);
+    assert!(given.due.is_none());
+    bench.done(&given);
+    let told = |mac: Option<&str>| {
+        let mac = mac.map(|mac| (ip("10.0.0.1"), mac.to_owned()));
+        let speaker = ObjectName::new("metallb-system", "speaker-n1");
+        Input::Strangers(Change::Applied(speaker, mac.into_iter().collect()))
+    };
+    let conflict = writes(&bench.take(told(Some("02:00:00:00:00:09")))).remove(0);
+    // The addresses are as they were.
+    assert_eq!(conflict.ingress, [ip("10.0.0.1")]);
+    let due = conflict.due.clone().expect("a condition");
+    let said = due.conditions(Timestamp::UNIX_EPOCH);
+    assert_eq!((said.len(), said[0].status.as_str()), (1, "True"));
+    assert!(bench.done(&conflict).is_empty());
+    assert!(bench.take(told(Some("02:00:00:00:00:09"))).is_empty());
+    let ended = writes(&bench.take(told(None))).remove(0);
+    let due = ended.due.clone().expect("its end");
+    assert_eq!(due.conditions(Timestamp::UNIX_EPOCH)[0].status, "False");
+    assert!(bench.done(&ended).is_empty());
 }

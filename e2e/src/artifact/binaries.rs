@@ -40,6 +40,30 @@ pub fn build(steps: &Steps, what: &str, choice: &[&str]) -> Result<BTreeMap<Stri
     Ok(executables(&output))
 }
 
+/// Builds a bench of a package with one of its features, as a release, and returns the program.
+///
+/// # Errors
+/// Cargo fails.
+pub fn bench(steps: &Steps, package: &str, feature: &str, name: &str) -> Result<PathBuf> {
+    let output = steps.run(
+        &format!("building the bench {name}"),
+        cargo().args([
+            "bench",
+            "--no-run",
+            "--message-format",
+            "json-render-diagnostics",
+            "-p",
+            package,
+            "--features",
+            feature,
+            "--bench",
+            name,
+        ]),
+    )?;
+    let built = executables(&output).remove(name);
+    built.with_context(|| format!("cargo built no bench {name}"))
+}
+
 /// The executables named in cargo's JSON messages.
 fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
     messages

@@ -26,11 +26,18 @@ pub fn ferrolb_image(program: &str) -> String {
 /// # Errors
 /// Cargo fails, or an archive cannot be written.
 pub fn ferrolb_images(steps: &Steps) -> Result<Vec<PathBuf>> {
-    let built = binaries::build(steps, "FerroLB", &["-p", PACKAGE])?;
-    let program = built
-        .get(PACKAGE)
-        .with_context(|| format!("cargo built no {PACKAGE}"))?;
-    pack(&images(program))
+    pack(&images(&ferrolb_program(steps)?))
+}
+
+/// Builds the one program of the images and returns it: called `ferrolb`, it is the operator's tool as well.
+///
+/// # Errors
+/// Cargo fails.
+pub fn ferrolb_program(steps: &Steps) -> Result<PathBuf> {
+    let mut built = binaries::build(steps, "FerroLB", &["-p", PACKAGE])?;
+    built
+        .remove(PACKAGE)
+        .with_context(|| format!("cargo built no {PACKAGE}"))
 }
 
 /// The three images of `program`.

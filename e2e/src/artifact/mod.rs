@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use self::ferrolb::{ferrolb_image, ferrolb_images};
+pub use self::ferrolb::{ferrolb_image, ferrolb_images, ferrolb_program};
 use crate::image::Image;
 use crate::steps::Steps;
 
@@ -29,11 +29,7 @@ const NOBODY: u32 = 65534;
 
 /// Builds and packs the images every lab needs: [`PAUSE_IMAGE`] and [`ECHO_IMAGE`].
 pub fn workload_images(steps: &Steps) -> Result<Vec<PathBuf>> {
-    let built = binaries::build(
-        steps,
-        "the workload",
-        &["-p", "ferrolb-e2e", "--bin", "workload"],
-    )?;
+    let built = binaries::build(steps, "the workload", &["-p", "ferrolb-workload"])?;
     let program = built.get("workload").context("cargo built no workload")?;
     pack(&[
         Image::of_program(PAUSE_IMAGE, "/workload", program)

@@ -1,10 +1,12 @@
 //! The failover bench: nodes are lost and addresses moved on purpose, and what clients on the LAN see of it is measured, for
 //! FerroLB and for MetalLB in the same lab. `docs/failover-bench.md` says what is measured and how.
 
+pub mod answers;
 pub mod losses;
 pub mod moves;
 pub mod random;
 pub mod report;
+pub mod services;
 pub mod soak;
 pub mod stage;
 

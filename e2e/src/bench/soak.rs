@@ -28,8 +28,6 @@ use crate::{
 
 /// Each address is asked for this often.
 const PERIOD: Duration = Duration::from_millis(50);
-/// A speaker gets so many thousandths of a CPU.
-const MILLICPU: u32 = 100;
 /// Processes that compute for nothing, for each of the machine's cores.
 const BURNERS: usize = 2;
 /// The metrics of FerroLB's speakers that tell of doubts and moves have one of these in their names.
@@ -71,15 +69,16 @@ pub struct Throttled {
     pub seconds: f64,
 }
 
-/// Lets each system soak for `time` on `nodes` nodes; writes what it showed to a file and prints one line for each.
+/// Lets each system soak for `time` on `nodes` nodes, each speaker with so many thousandths of a CPU; writes what it showed
+/// to a file and prints one line for each.
 ///
 /// # Errors
 /// The lab cannot be raised, or the speakers cannot be limited.
-pub fn run(plan: &super::Plan, nodes: u8, time: Duration) -> Result<()> {
+pub fn run(plan: &super::Plan, nodes: u8, time: Duration, millicpu: u32) -> Result<()> {
     let lab = stage::raise(&plan.lab, nodes, plan.keep)?;
     for &system in &plan.systems {
         let stage = Stage::install(&lab, system, plan.as_is)?;
-        let soak = soak(&stage, time)?;
+        let soak = soak(&stage, time, millicpu)?;
         save(&format!("failover-soak-{}.json", system.file()), &soak)?;
         let held_back: u64 = soak.throttled.values().map(|of| of.periods).sum();
         println!(
@@ -96,13 +95,13 @@ pub fn run(plan: &super::Plan, nodes: u8, time: Duration) -> Result<()> {
     end(lab, plan.keep)
 }
 
-fn soak(stage: &Stage<'_>, time: Duration) -> Result<Soak> {
+fn soak(stage: &Stage<'_>, time: Duration, millicpu: u32) -> Result<Soak> {
     let lab = stage.lab;
     let owners = stage.settled(None)?;
     let addresses: Vec<Ipv4Addr> = owners.keys().copied().collect();
     let mut groups = BTreeMap::new();
     for node in lab.nodes() {
-        let group = lab.throttle(stage.speaker(&node)?, MILLICPU)?;
+        let group = lab.throttle(stage.speaker(&node)?, millicpu)?;
         groups.insert(node, group);
     }
     let (before, restarts) = (metrics(stage)?, restarted(lab)?);

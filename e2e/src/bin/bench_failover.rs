@@ -52,6 +52,9 @@ enum Verb {
         /// How long, with each system.
         #[arg(long, env = "MINUTES", default_value_t = 30)]
         minutes: u64,
+        /// How many thousandths of a CPU each speaker gets. With a tenth of one ours is never held back.
+        #[arg(long, env = "MILLICPU", default_value_t = 20)]
+        millicpu: u32,
     },
     /// Keep one core busy; the soak starts these.
     #[command(hide = true)]
@@ -107,9 +110,13 @@ fn run(arguments: Arguments) -> Result<()> {
             plan.seed = seed;
             bench::run(&plan)
         }
-        Verb::Soak { nodes, minutes } => {
+        Verb::Soak {
+            nodes,
+            minutes,
+            millicpu,
+        } => {
             let time = Duration::from_mins(minutes);
-            soak::run(&plan, nodes, time)
+            soak::run(&plan, nodes, time, millicpu)
         }
         Verb::Burn { seconds } => {
             soak::compute(Duration::from_secs(seconds));

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use ferrolb_e2e::Lab;
 use ferrolb_e2e::deploy::setup::{self, Setup};
+use ferrolb_e2e::docs;
 use ferrolb_e2e::lab::DEFAULT_NAME;
 
 /// A real Kubernetes cluster in network namespaces on this machine.
@@ -88,6 +89,13 @@ enum Verb {
     Install {
         /// What to install.
         setup: Choice,
+    },
+    /// Run a part of a document's commands, as the tests do (e2e/src/docs.rs).
+    Follow {
+        /// The document's file name, as install.md.
+        document: String,
+        /// The part that the marks of its blocks name.
+        part: String,
     },
 }
 
@@ -192,6 +200,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
                 .release()
                 .map_or(Ok(()), |release| lab.deploy_metallb(release))?;
             setup.install(&lab)?;
+        }
+        Verb::Follow { document, part } => {
+            show(&docs::follow(&Lab::open(&name)?, &document, &part)?);
         }
     }
     Ok(ExitCode::SUCCESS)

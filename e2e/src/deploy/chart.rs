@@ -45,6 +45,11 @@ impl Helm {
         Ok(Self { program })
     }
 
+    /// Where it is.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Runs it where no cluster is needed and returns what it prints; `home` is where it may keep things.
     ///
     /// # Errors
@@ -128,24 +133,6 @@ impl Helm {
         ];
         words.extend(settings);
         self.operate(lab, &words)
-    }
-
-    /// Uninstalls [`RELEASE`] and waits until its objects are gone.
-    ///
-    /// # Errors
-    /// It fails; the error carries what it said.
-    pub fn uninstall(&self, lab: &Lab) -> Result<()> {
-        let timeout = format!("{}s", PATIENCE.as_secs());
-        let words = [
-            "uninstall",
-            RELEASE,
-            "-n",
-            NAMESPACE,
-            "--wait",
-            "--timeout",
-            &timeout,
-        ];
-        self.operate(lab, &words).map(drop)
     }
 }
 

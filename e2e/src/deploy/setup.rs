@@ -4,11 +4,11 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::chart::{self, Helm};
-use super::{apply_kustomization, project, wait_ready};
+use super::{chart, project, wait_ready};
 use crate::Lab;
 use crate::artifact::ferrolb_image;
 use crate::artifact::metallb::{MINIKUBE, NEWEST, Release};
+use crate::docs;
 
 /// The two programs, by the names of their workloads, containers and images.
 pub const PROGRAMS: [&str; 2] = ["controller", "speaker"];
@@ -18,6 +18,8 @@ pub const PROGRAMS: [&str; 2] = ["controller", "speaker"];
 pub enum Setup {
     /// FerroLB by `config/deploy/base`, configured by the ConfigMap.
     ConfigMap,
+    /// FerroLB as docs/install.md says first, with custom resources.
+    Documented,
     /// FerroLB's images on MetalLB's own manifest: its custom resources, webhooks, RBAC, arguments, volumes.
     Crds,
     /// FerroLB by its own chart, with its default values.
@@ -34,7 +36,7 @@ impl Setup {
     /// The release of MetalLB whose images or manifest it needs.
     pub fn release(self) -> Option<Release> {
         match self {
-            Self::ConfigMap | Self::Minikube => None,
+            Self::ConfigMap | Self::Documented | Self::Minikube => None,
             Self::Crds | Self::Chart | Self::MetalLb => Some(NEWEST),
             Self::MinikubeMetalLb => Some(MINIKUBE),
         }
@@ -44,13 +46,16 @@ impl Setup {
     pub fn is_ferrolb(self) -> bool {
         matches!(
             self,
-            Self::ConfigMap | Self::Crds | Self::Chart | Self::Minikube
+            Self::ConfigMap | Self::Documented | Self::Crds | Self::Chart | Self::Minikube
         )
     }
 
     /// Whether it is configured by custom resources.
     pub fn has_resources(self) -> bool {
-        matches!(self, Self::Crds | Self::Chart | Self::MetalLb)
+        matches!(
+            self,
+            Self::Documented | Self::Crds | Self::Chart | Self::MetalLb
+        )
     }
 
     /// Installs it on a lab that has nothing installed and all images on its nodes, and waits until it is ready.
@@ -60,12 +65,10 @@ impl Setup {
     pub fn install(self, lab: &Lab) -> Result<()> {
         let newest = || NEWEST.build(lab.steps())?.manifest();
         match self {
-            Self::ConfigMap => apply_kustomization(lab, "base")?,
-            Self::Chart => {
-                // It waits itself.
-                let helm = Helm::have(lab.steps())?;
-                return helm.install(lab, &chart::ours(), &[]).map(drop);
-            }
+            // What is said of it waits, too.
+            Self::ConfigMap => return docs::follow(lab, "install.md", "configmap").map(drop),
+            Self::Documented => return docs::follow(lab, "install.md", "install").map(drop),
+            Self::Chart => return docs::follow(lab, "install.md", "helm").map(drop),
             Self::Crds => apply(lab, &at_once(&with_ferrolb(&newest()?, NEWEST)))?,
             Self::MetalLb => apply(lab, &at_once(&newest()?))?,
             Self::Minikube => apply(lab, &with_ferrolb(&minikube_manifest()?, MINIKUBE))?,

@@ -8,7 +8,9 @@ pub mod http;
 pub mod ndp;
 pub mod prober;
 pub mod queries;
+pub mod scraper;
 pub mod service;
+pub mod sweep;
 pub mod trace;
 
 use std::{collections::BTreeSet, net::IpAddr};

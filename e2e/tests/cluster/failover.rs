@@ -32,7 +32,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 pub fn gossip_blocked_on_a_healthy_lan_one_answers(world: &World) -> Result<()> {
     let (address, owner) = owned(world)?;
     let nodes = world.nodes();
-    let prober = Prober::start(world, CLIENT, &[address], OFTEN)?;
+    let prober = asking(world, address, OFTEN)?;
     let blocked = nodes
         .iter()
         .try_for_each(|node| world.block_port(node, GOSSIP));
@@ -69,7 +69,7 @@ fn split(world: &World, address: Ipv4Addr, owner: &str, away: &[&str]) -> Result
         .into_iter()
         .filter(|node| away.contains(&node.as_str()))
         .collect();
-    let here = Prober::start(world, CLIENT, &[address], OFTEN)?;
+    let here = asking(world, address, OFTEN)?;
     let there = Prober::start(world, API, &[address], OFTEN)?;
     world.partition(away)?;
     let split = now();
@@ -109,7 +109,7 @@ pub fn a_stopped_speaker_that_goes_on_stays_silent(world: &World) -> Result<()> 
     let (address, owner) = owned(world)?;
     let pod = deploy::speaker_pod(world, &owner)?;
     let speaker = world.container_pid(NAMESPACE, &pod, "speaker")?;
-    let prober = Prober::start(world, CLIENT, &[address], OFTEN)?;
+    let prober = asking(world, address, OFTEN)?;
     world.kill(speaker, Signal::SIGSTOP)?;
     let stopped = now();
     let heir = world.wait_for("another node to answer", PATIENCE, || {
@@ -131,9 +131,7 @@ pub fn a_stopped_speaker_that_goes_on_stays_silent(world: &World) -> Result<()> 
 pub fn a_deleted_speaker_hands_over_once(world: &World) -> Result<()> {
     let (address, owner) = owned(world)?;
     let pod = deploy::speaker_pod(world, &owner)?;
-    let prober = Prober::start(world, CLIENT, &[address], ALWAYS)?;
-    // Answers from before the move are what it is compared with.
-    thread::sleep(OFTEN * 10);
+    let prober = asking(world, address, ALWAYS)?;
     let asked = now();
     world.kubectl(&["-n", NAMESPACE, "delete", "pod", &pod, "--wait=false"])?;
     let heir = world.wait_for("another node to answer", PATIENCE, || {
@@ -163,6 +161,16 @@ fn owned(world: &World) -> Result<(Ipv4Addr, String)> {
     }
     let address = world.balanced("a", json!({}))?;
     Ok((address, world.owner(address)?))
+}
+
+/// A prober that has had an answer: what comes is compared with who answered before.
+fn asking(world: &World, address: Ipv4Addr, every: Duration) -> Result<Prober> {
+    let prober = Prober::start(world, CLIENT, &[address], every)?;
+    world.wait_for("a first answer", PATIENCE, || {
+        let answered = !prober.look(address).answers.is_empty();
+        Ok(answered.then_some(()))
+    })?;
+    Ok(prober)
 }
 
 /// The end of a prober of one address.

@@ -6,8 +6,9 @@ use ferrolb_e2e::{
     artifact::{ferrolb_image, metallb::NEWEST},
     deploy::{
         NAMESPACE, PATIENCE,
-        chart::{self, Helm, RELEASE},
+        chart::{self, Helm},
     },
+    docs::follow,
 };
 use serde_json::json;
 
@@ -33,6 +34,7 @@ subjects: [{kind: ServiceAccount, name: e2e-chart-reader, namespace: default}]
 
 pub fn a_service_gets_an_address_and_answers(world: &World) -> Result<()> {
     world.echo("a", "n1")?;
+    follow(world, "helm.md", "label")?;
     let address = world.balanced("a", json!({}))?;
     ensure!(address.to_string() == "192.168.99.96", "got {address}");
     let owner = world.owner(address)?;
@@ -92,15 +94,17 @@ pub fn uninstalling_leaves_nothing_and_a_release_of_metallbs_becomes_ours_and_ba
     world: &World,
 ) -> Result<()> {
     let helm = Helm::have(world.steps())?;
-    helm.uninstall(world)?;
+    follow(world, "install.md", "helm-uninstall")?;
     world.wait("nothing to be left", PATIENCE, || nothing_left(world))?;
     let theirs = chart::metallbs(world.steps(), NEWEST)?;
     // What the lab has no image for; and every speaker at a time, which is quicker.
     let quick = "frrk8s.enabled=false,speaker.updateStrategy.rollingUpdate.maxUnavailable=100%,\
                  speaker.readinessProbe.initialDelaySeconds=1,speaker.readinessProbe.periodSeconds=1,\
                  controller.readinessProbe.initialDelaySeconds=1,controller.readinessProbe.periodSeconds=1";
-    let settings = ["--set", quick];
-    helm.install(world, &theirs, &settings)?;
+    // With the values file of its chart as it is, and what was set besides.
+    let values = theirs.join("values.yaml");
+    let values = values.to_string_lossy();
+    helm.install(world, &theirs, &["-f", &values, "--set", quick])?;
     world.configure(&[("custom-ip-space", &[CLASSIC])])?;
     world.echo("a", "n1")?;
     let address = world.balanced("a", json!({}))?;
@@ -108,14 +112,7 @@ pub fn uninstalling_leaves_nothing_and_a_release_of_metallbs_becomes_ours_and_ba
     world.fetch(address)?;
     let uid = pool(world)?;
 
-    // With the values file of its chart as it is, and what was set besides.
-    let values = theirs.join("values.yaml");
-    let values = values.to_string_lossy();
-    let told = helm.install(
-        world,
-        &chart::ours(),
-        &[&["-f", &values][..], &settings].concat(),
-    )?;
+    let told = follow(world, "migration.md", "helm")?;
     ensure!(
         told.contains("WARNING: speaker.image names MetalLB's image"),
         "{told}"
@@ -132,7 +129,7 @@ pub fn uninstalling_leaves_nothing_and_a_release_of_metallbs_becomes_ours_and_ba
     ensure!(refusal.contains("overlaps"), "{refusal}");
     world.kubectl(&["-n", NAMESPACE, "get", "bgppeers.v1beta1.metallb.io"])?;
 
-    helm.operate(world, &["rollback", RELEASE, "-n", NAMESPACE, "--wait"])?;
+    follow(world, "migration.md", "helm-back")?;
     run_by(world, false)?;
     ensure!(pool(world)? == uid, "the pool is another one");
     still(world, address)

@@ -12,6 +12,7 @@ mod assignment;
 mod classes;
 mod configuration;
 mod crds;
+mod documents;
 mod dual_stack;
 mod era;
 mod failover;
@@ -78,6 +79,12 @@ const GROUPS: &[(Setup, &[(&str, Test)])] = &[
             labs: side_by_side_and_gone_without_a_trace;
             manifests: restricted_is_enough_for_the_controller, everything_is_accepted,
                 the_base_becomes_the_overlay_of_custom_resources;
+        },
+    ),
+    (
+        Setup::Documented,
+        tests! {
+            documents: installed_and_tried, symptoms_look_as_described, upgraded_and_removed;
         },
     ),
     (

@@ -1,6 +1,7 @@
 //! Everything in `config/deploy`, submitted to the real API server by the real kubectl.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -9,11 +10,12 @@ use anyhow::{Context as _, Result, ensure};
 use ferrolb_e2e::{
     artifact::module::Module,
     deploy::{
-        self, NAMESPACE, PATIENCE,
+        NAMESPACE, PATIENCE,
         chart::{self, Helm},
         manifests,
         rights::Asked,
     },
+    docs::follow,
 };
 use serde_json::{Value, json};
 
@@ -180,8 +182,7 @@ fn submit_pod(world: &World, workload: &Value) -> Result<()> {
 pub fn the_base_becomes_the_overlay_of_custom_resources(world: &World) -> Result<()> {
     world.echo("a", "n1")?;
     let address = world.balanced("a", json!({}))?;
-    deploy::apply_kustomization(world, "overlays/crd")?;
-    deploy::wait_ready(world)?;
+    follow(world, "migration.md", "resources")?;
     // The pods of before are gone, and with them what they asked for.
     let mark = world.audit_log()?.len();
     ensure!(
@@ -215,7 +216,11 @@ pub fn the_base_becomes_the_overlay_of_custom_resources(world: &World) -> Result
         Ok(world.objects("servicel2statuses")?.is_empty())
     })?;
     let pools = world.objects("ipaddresspools")?;
-    ensure!(pools.iter().map(name).eq(["default"]), "{pools:?}");
+    let names: BTreeSet<_> = pools.iter().map(name).collect();
+    ensure!(
+        names == BTreeSet::from(["custom-ip-space", "default"]),
+        "{pools:?}"
+    );
 
     let now = Asked::read(world.audit_log()?.get(mark..).unwrap_or_default(), "");
     let ever = Asked::since_installed(world)?;
@@ -225,6 +230,12 @@ pub fn the_base_becomes_the_overlay_of_custom_resources(world: &World) -> Result
     };
     let result = rights::compare(world, &asked, &[], rights::RARE);
     // Nobody else's group has custom resources.
-    world.kubectl(&["-n", NAMESPACE, "delete", "-f", &example])?;
+    world.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "delete",
+        "ipaddresspools,l2advertisements",
+        "--all",
+    ])?;
     result
 }

@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use ferrolb_e2e::{
-    artifact::{ferrolb_image, metallb},
+    artifact::metallb,
     deploy::{PATIENCE, setup},
+    docs::follow,
     observe::service,
 };
 use ferrolb_speaker_core::first;
@@ -27,18 +28,31 @@ const POOL: &str = "192.168.99.150-192.168.99.199";
 /// How long answers are listened to when they must all come from one.
 const WHILE: Duration = Duration::from_secs(1);
 
-/// By custom resources, on the newest release's own manifest.
+/// By custom resources, on the newest release's own manifest, by docs/migration.md; in the end by our own manifests.
 pub fn newest_and_back(world: &World) -> Result<()> {
-    there_and_back(world, metallb::NEWEST)
+    let step = |part: &str| follow(world, "migration.md", part).map(drop);
+    let addresses = there_and_back(world, || step("before-resources"), || step("back-0.16"))?;
+    step("before")?;
+    let swap = Swap { world };
+    swap.exchange("FerroLB by its manifests", &addresses, || step("manifests"))?;
+    step("after")
 }
 
 /// By the ConfigMap, on the objects of minikube's addon.
 pub fn minikubes_and_back(world: &World) -> Result<()> {
-    there_and_back(world, metallb::MINIKUBE)
+    let before = || follow(world, "migration.md", "before-configmap").map(drop);
+    let back = || setup::swap_images(world, |program| metallb::MINIKUBE.image(program));
+    there_and_back(world, before, back).map(drop)
 }
 
-/// The release serves; FerroLB takes over; the release takes over again.
-fn there_and_back(world: &World, release: metallb::Release) -> Result<()> {
+/// The release serves; FerroLB takes over as docs/migration.md says; the release takes over again by `back`. Returns what
+/// every Service has then.
+fn there_and_back(
+    world: &World,
+    before: impl FnOnce() -> Result<()>,
+    back: impl FnOnce() -> Result<()>,
+) -> Result<Addresses> {
+    let step = |part: &str| follow(world, "migration.md", part).map(drop);
     let swap = Swap { world };
     world.load_ferrolb()?;
     world.configure(&[("swap", &[POOL])])?;
@@ -49,18 +63,22 @@ fn there_and_back(world: &World, release: metallb::Release) -> Result<()> {
     swap.works("MetalLB", &addresses)?;
     let addresses = swap.edit(&["192.168.99.210-192.168.99.211"], "192.168.99.210")?;
 
-    swap.exchange("FerroLB", &addresses, ferrolb_image)?;
+    before()?;
+    step("before")?;
+    swap.exchange("FerroLB", &addresses, || step("images"))?;
+    step("after")?;
     let addresses = swap.edit(
         &["192.168.99.210-192.168.99.211", "192.168.99.212/32"],
         "192.168.99.212",
     )?;
 
-    swap.exchange("MetalLB", &addresses, |program| release.image(program))?;
+    swap.exchange("MetalLB", &addresses, back)?;
     let addresses = swap.edit(
         &["192.168.99.210-192.168.99.212", "192.168.99.214/31"],
         "192.168.99.215",
     )?;
-    swap.works("MetalLB", &addresses)
+    swap.works("MetalLB", &addresses)?;
+    Ok(addresses)
 }
 
 /// The address of each Service.
@@ -174,18 +192,18 @@ impl Swap<'_> {
         self.all_assigned()
     }
 
-    /// Swaps the images for those of `who`, asking for every address all the while until it works, and says how long any
-    /// was without an answer.
+    /// Exchanges what runs for `who` by `change`, asking for every address all the while until it works, and says how long
+    /// any was without an answer.
     fn exchange(
         &self,
         who: &str,
         addresses: &Addresses,
-        image: impl Fn(&str) -> String,
+        change: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let targets: Vec<_> = addresses.values().copied().collect();
         let probe = Probe::start(self.world, CLIENT, &targets)?;
         let begun = Instant::now();
-        let swapped = setup::swap_images(self.world, image);
+        let swapped = change();
         let took = begun.elapsed();
         let works = swapped.and_then(|()| self.works(who, addresses));
         let heard = probe.stop()?;

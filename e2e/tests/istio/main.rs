@@ -10,6 +10,7 @@
 
 mod addresses;
 mod analysis;
+mod dashboard;
 mod gateway_api;
 mod objects;
 mod routes;
@@ -37,6 +38,7 @@ const TESTS: &[(&str, Test)] = tests! {
     tls: terminated_at_the_gateway, passed_through_by_name;
     sidecars: an_injected_application_is_reached_by_mutual_tls;
     analysis: what_was_applied_is_clean;
+    dashboard: address_owner_and_gateway_traffic_together;
     gateway_api: a_gateway_makes_its_own_service, one_address_may_be_asked_for, an_address_that_cannot_be_had_is_said,
         an_ingress_shows_the_gateways_address;
     addresses: local_policy_keeps_the_clients_address, two_gateways_share_an_address,

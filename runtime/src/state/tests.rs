@@ -35,7 +35,7 @@ fn settle(
     now: Timestamp,
 ) -> (DynamicObject, usize) {
     let mut steps = 0;
-    while let Some(step) = own.next(seen.as_ref(), verdict, now) {
+    while let Some(step) = own.next(seen.as_ref(), &says(verdict), now) {
         let mut object = seen.map_or(json!({}), |seen| serde_json::to_value(seen).unwrap());
         match step {
             Step::Create(new) => object = new,
@@ -63,6 +63,13 @@ fn merge(object: &mut Value, patch: Value) {
         } else {
             merge(&mut object[&key], value);
         }
+    }
+}
+
+fn says(verdict: &Verdict) -> Report {
+    Report {
+        verdict: verdict.clone(),
+        strangers: BTreeMap::new(),
     }
 }
 
@@ -116,7 +123,7 @@ fn the_object_is_metallbs() {
 fn the_same_again_writes_nothing_and_a_transition_has_its_time() {
     let own = own(Component::Controller);
     let (object, _) = settle(&own, None, &invalid("one"), at(1));
-    assert_eq!(own.next(Some(&object), &invalid("one"), at(2)), None);
+    assert_eq!(own.next(Some(&object), &says(&invalid("one")), at(2)), None);
     // Another message of the same state is no transition.
     let (object, steps) = settle(&own, Some(object), &invalid("two"), at(3));
     assert_eq!(steps, 1);
@@ -135,7 +142,7 @@ fn what_was_reported_stands_until_there_is_news() {
     let (new, _) = settle(&own, None, &Verdict::Pending, at(1));
     assert_eq!(new.data["status"]["result"], "Unknown");
     let (old, _) = settle(&own, None, &Verdict::Valid, at(1));
-    assert_eq!(own.next(Some(&old), &Verdict::Pending, at(2)), None);
+    assert_eq!(own.next(Some(&old), &says(&Verdict::Pending), at(2)), None);
 }
 
 #[test]
@@ -273,4 +280,52 @@ async fn without_the_definition_nothing_is_written_until_it_is_there() {
     tokio::time::sleep(Duration::from_mins(1)).await;
     let server = server.lock().unwrap();
     assert_eq!(server.object.as_ref().unwrap()["status"]["result"], "Valid");
+}
+
+#[test]
+fn strangers_are_listed_in_a_condition_of_their_own_and_read_back() {
+    let own = Own {
+        namespace: "metallb-system".to_owned(),
+        component: Component::Speaker("n1".to_owned()),
+        owner: None,
+    };
+    let status = |object: &DynamicObject| -> ConfigurationStateStatus {
+        serde_json::from_value(object.data["status"].clone()).unwrap()
+    };
+    let (object, _) = settle(&own, None, &Verdict::Valid, at(1));
+    assert_eq!(status(&object).conditions.len(), 1);
+    let mut report = says(&Verdict::Valid);
+    let each =
+        ["10.0.0.1", "fc00::1"].map(|ip| (ip.parse().unwrap(), "02:00:00:00:00:09".to_owned()));
+    report.strangers = each.into();
+    let Some(Step::Status(patch)) = own.next(Some(&object), &report, at(2)) else {
+        panic!("something new is to be said")
+    };
+    let patched: ConfigurationStateStatus =
+        serde_json::from_value(patch["status"].clone()).unwrap();
+    assert_eq!(
+        (patched.result.as_deref(), patched.conditions.len()),
+        (Some("Valid"), 2)
+    );
+    assert_eq!(strangers(&patched), report.strangers);
+    let mut object = object;
+    object.data["status"] = patch["status"].clone();
+    assert_eq!(own.next(Some(&object), &report, at(3)), None);
+    // And the next process knows of none.
+    let Some(Step::Status(patch)) = own.next(Some(&object), &says(&Verdict::Pending), at(4)) else {
+        panic!("the end is to be said")
+    };
+    let patched = serde_json::from_value(patch["status"].clone()).unwrap();
+    assert!(strangers(&patched).is_empty());
+    // As many as a condition may hold.
+    let many: BTreeMap<IpAddr, String> = (0..4000_u32)
+        .map(|index| {
+            (
+                std::net::Ipv4Addr::from(index).into(),
+                "02:00:00:00:00:09".to_owned(),
+            )
+        })
+        .collect();
+    let list = listed(&many);
+    assert!(list.len() <= LONGEST_MESSAGE && list.ends_with('9'));
 }

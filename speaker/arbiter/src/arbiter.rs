@@ -4,11 +4,13 @@
 mod acquaint;
 mod asking;
 mod contest;
+mod denials;
 mod facts;
 mod handover;
 mod stand;
 mod strangers;
 mod watch;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -35,8 +37,12 @@ const LATE: Duration = ms(20);
 /// but `fast`, whose patience it follows.
 const ABSENT: Duration = ms(250);
 
-/// How long the answers to that may take.
-const MUTED: Duration = ms(50);
+/// How long the answers to that may take: a fourth of the standstill, within these bounds. Where one node stands still for
+/// long, others answer late.
+const MUTED: [Duration; 2] = [ms(50), ms(500)];
+
+/// After a standstill this long another holds the addresses: it is always asked first.
+const LONG: Duration = ms(1000);
 
 /// From one introduction to the next, while there are peers that never answered.
 const HELLO: Duration = ms(3000);
@@ -81,8 +87,12 @@ pub struct Arbiter {
     /// The addresses to ask all about, the start of the time slot the last was asked in, and how many were.
     asks: VecDeque<IpAddr>,
     asked_in: (Instant, u32),
-    moves: VecDeque<(IpAddr, Option<NodeId>, Cause)>,
+    moves: VecDeque<(IpAddr, Cause)>,
     moving: BTreeSet<IpAddr>,
+    /// What is to move and stays, so that it is looked at again when nodes come and go.
+    staying: BTreeSet<IpAddr>,
+    /// The addresses to be decided again, some at a time.
+    unsettled: BTreeSet<IpAddr>,
     last_input: Instant,
     /// When anything was heard of another host, and of one that is no peer.
     heard: Option<Instant>,
@@ -131,6 +141,8 @@ impl Arbiter {
             asked_in: (now, 0),
             moves: VecDeque::new(),
             moving: BTreeSet::new(),
+            staying: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             last_input: now,
             heard: None,
             heard_host: None,
@@ -184,7 +196,7 @@ impl Arbiter {
             Input::View(address, candidates) => self.set_view(address, candidates),
             Input::Link(up) => self.set_link(up),
             Input::Dropped => self.restart_windows(),
-            Input::Move(address, to) => self.queue_move(address, to, Cause::Moved),
+            Input::Wish(address, wish) => self.wish(address, wish),
             Input::Stop => self.stop(),
         }
         self.last_input = self.now;
@@ -318,12 +330,14 @@ impl Arbiter {
             self.stable_since = self.now;
             self.report(Report::StoodStill(late));
             // Who stands still again and again would never answer if it asked every time.
-            let again = self.stood_still.is_some_and(|at| self.now < at + ms(2000));
+            let again = late < LONG && self.stood_still.is_some_and(|at| self.now < at + ms(2000));
             self.stood_still = Some(self.now);
             if !self.muted && !again {
                 self.muted = true;
                 self.out.push(Output::Mute(true));
-                self.timers.set(Deadline::Mute, self.now + MUTED);
+                let [least, most] = MUTED;
+                let until = self.now + (late / 4).clamp(least, most);
+                self.timers.set(Deadline::Mute, until);
             }
             self.say_hello(self.me);
         }
@@ -344,6 +358,7 @@ impl Arbiter {
                 Deadline::Asks => self.run_asks(),
                 Deadline::Stranger(address) => self.stranger_due(address),
                 Deadline::Hello => self.hello_due(),
+                Deadline::Settle => self.settle_some(),
                 Deadline::Stop => self.end(),
             }
         }
@@ -438,7 +453,8 @@ impl Arbiter {
         let unicast = matches!(
             frame.kind,
             Kind::Probe | Kind::AskMe | Kind::Offer | Kind::Ready
-        ) || frame.kind == Kind::Released && frame.subject != NodeId::NOBODY;
+        ) || matches!(frame.kind, Kind::Released | Kind::Claim)
+            && frame.subject != NodeId::NOBODY;
         if unicast && frame.subject != self.me {
             // Meant for another: here it is a repetition, or a flooded frame.
             return;
@@ -454,7 +470,10 @@ impl Arbiter {
             Kind::AskMe if newer => self.probe(sender, Some(frame.address)),
             Kind::Released if newer && frame.subject == self.me => self.left_to_me(frame.address),
             Kind::Released if newer => self.left(frame.address, sender),
-            Kind::Claim if newer => self.claimed(frame.address, sender),
+            Kind::Claim if newer => {
+                let to_all = frame.subject == NodeId::NOBODY;
+                self.claimed(frame.address, sender, to_all);
+            }
             Kind::Offer if newer => self.offered(frame, mac),
             Kind::Ready if newer => self.readied(frame, mac),
             _ => {}

@@ -13,8 +13,8 @@ pub struct PeerFacts {
     pub node: NodeId,
     /// Its own address on this segment (`InternalIP`), which its kernel answers for; none if it has none here.
     pub address: Option<IpAddr>,
-    /// Whether gossip has it alive; none if gossip does not know it or is not used.
-    pub gossip: Option<bool>,
+    /// Whether Kubernetes and gossip believe that it is there, for where the wire does not tell; none if they cannot say.
+    pub believed: Option<bool>,
     /// Whether its speaker is MetalLB's: known to gossip or Kubernetes, without our mark.
     pub legacy: bool,
 }
@@ -56,10 +56,37 @@ pub enum Input {
     Link(bool),
     /// The socket dropped received frames: silence proves nothing.
     Dropped,
-    /// The operator wants the address moved from here, to that node or to the best.
-    Move(IpAddr, Option<NodeId>),
+    /// What the operator wants of the address from now on; none: nothing any more.
+    Wish(IpAddr, Option<Wish>),
     /// This process will end: hand everything over. [`Output::Stopped`] follows within 1.5 s.
     Stop,
+}
+
+/// What an operator may want of an address. Who holds it heeds it once, when that can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// That this node answers for it. The order of candidates should name it first, or it is taken back after a while.
+    To(NodeId),
+    /// That who holds it hands it to the best of the others. While the wish stands, who did so does not take it back because
+    /// it is better placed.
+    Away,
+}
+
+/// Why an address that is to move stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// No other node may answer for it.
+    NobodyElse,
+    /// None of the nodes it might go to is heard here.
+    Unheard,
+    /// Those that are heard are to leave what they hold themselves.
+    Unwilling,
+    /// The node it is to go to may not answer for it.
+    NotEligible,
+    /// They refused.
+    Refused,
+    /// One of MetalLB's speakers may answer for it, so that MetalLB's rule says where it is.
+    Legacy,
 }
 
 /// What to do, in this order.
@@ -136,6 +163,21 @@ pub enum Report {
         cause: Cause,
         /// Who holds it, as far as known.
         to: Option<NodeId>,
+    },
+    /// This node is to hand the address over, because the operator wants it or because the node is to leave what it holds,
+    /// and has not been able to for 2 s. Told again when the obstacle has become another, every 10 s at most.
+    Stays {
+        /// Which.
+        address: IpAddr,
+        /// Why.
+        obstacle: Obstacle,
+        /// The operator wants this very address moved; otherwise all this node holds is to leave.
+        wished: bool,
+    },
+    /// What a former report said stays has moved, is held no longer, or may stay. This comes once.
+    StaysNoMore {
+        /// Which.
+        address: IpAddr,
     },
     /// A peer answered for the first time, or again.
     Up(NodeId),

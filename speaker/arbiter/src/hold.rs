@@ -1,9 +1,10 @@
 //! What one node knows of one address on one segment, and does about it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::event::{Candidates, Cause};
+use crate::event::{Candidates, Cause, Obstacle, Wish};
 use crate::frame::{Mac, NodeId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,12 +79,32 @@ pub(crate) struct Query {
     pub tries: u8,
 }
 
+/// Who is still to say that it does not hold an address that is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Denials {
+    /// Of the question.
+    pub nonce: u32,
+    pub left: BTreeSet<NodeId>,
+    /// When the address may be taken once nobody is left.
+    pub at: Instant,
+}
+
 /// Somebody who is none of us answers for an address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stranger {
     pub seen: Instant,
     /// When to ask whether it is still there.
     pub ask_at: Instant,
+}
+
+/// It is to move, and does not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stays {
+    pub obstacle: Obstacle,
+    /// Since when, or when it was reported last.
+    pub since: Instant,
+    /// What was reported.
+    pub told: Option<Obstacle>,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +127,8 @@ pub(crate) struct Hold {
     pub ours: bool,
     /// Who answered for it without a tag while I asked.
     pub plain: Option<Mac>,
+    /// Every peer is asked whether it holds it, too. Stale in any other state than asking with that nonce.
+    pub denials: Option<Box<Denials>>,
     /// Who keeps me from it, or disputes it, and was reported.
     pub stranger: Option<Stranger>,
     /// Whose end I wait for.
@@ -123,6 +146,16 @@ pub(crate) struct Hold {
     pub challenges: u32,
     /// Who refused it in this round of offers.
     pub refused: Vec<NodeId>,
+    /// How many rounds were in vain, and when the next may begin.
+    pub rounds: u32,
+    pub offer_at: Option<Instant>,
+    /// It waits for its turn to be handed over.
+    pub queued: bool,
+    /// What the operator wants of what I hold.
+    pub wish: Option<Wish>,
+    /// I handed it over because the operator did not want it here, and the wish stands.
+    pub sent_away: bool,
+    pub stays: Option<Stays>,
     /// When to let it go at last, not being eligible any more.
     pub leave_by: Option<Instant>,
     /// Its last voluntary move from here.
@@ -143,6 +176,7 @@ impl Hold {
             yielded: false,
             ours: false,
             plain: None,
+            denials: None,
             stranger: None,
             waits_for: None,
             query: None,
@@ -153,6 +187,12 @@ impl Hold {
             challenge_at: None,
             challenges: 0,
             refused: Vec::new(),
+            rounds: 0,
+            offer_at: None,
+            queued: false,
+            wish: None,
+            sent_away: false,
+            stays: None,
             leave_by: None,
             moved: None,
             defended: None,
@@ -202,5 +242,7 @@ pub(crate) enum Deadline {
     /// To see whether a stranger is still there that disputes what I hold.
     Stranger(IpAddr),
     Hello,
+    /// The next of those to be decided again.
+    Settle,
     Stop,
 }

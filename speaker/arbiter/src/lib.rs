@@ -5,7 +5,7 @@
 //! socket, no clock and no chance, and costs the same for ten addresses as for ten thousand but where all of them move.
 //!
 //! ```text
-//!  View, Peers, Link, Move, Stop ──▶ ┌─────────┐ ──▶ Answer, Silent, Mute: the responder's table
+//!  View, Peers, Link, Wish, Stop ──▶ ┌─────────┐ ──▶ Answer, Silent, Mute: the responder's table
 //!  Frame, Plain, Heard, Dropped ───▶ │ Arbiter │ ──▶ Send, AskKernel, AskAround, Join, Leave
 //!  Tick at next_deadline() ────────▶ └─────────┘ ──▶ Report, Stopped
 //! ```
@@ -38,7 +38,7 @@
 //! | `frame`, `tag` | what is said, and the 18 bytes that prove who says it |
 //! | `profile` | the knobs |
 //! | `peer`, `hold` | what is known of a node, of an address |
-//! | `arbiter` | the machine: `watch` (who is there), `acquaint` (who comes and returns), `stand` (take, let go), `asking` (before the first taking, at the pace), `strangers`, `contest` (two hold it), `handover` (planned moves), `facts` |
+//! | `arbiter` | the machine: `watch` (who is there), `acquaint` (who comes and returns), `stand` (take, let go), `asking` (before the first taking, at the pace), `denials` (all others say to the face that they do not hold it), `strangers`, `contest` (two hold it), `handover` (planned moves), `wishes` (what is to move, and why it stays), `facts` |
 //! | `sim` | the simulation, in tests only |
 //!
 //! What must hold, how it is tested and what was learned: `docs/failover.md`.
@@ -64,7 +64,7 @@ mod tag;
 mod timers;
 
 pub use arbiter::Arbiter;
-pub use event::{Candidates, Cause, Input, Output, PeerFacts, Report};
+pub use event::{Candidates, Cause, Input, Obstacle, Output, PeerFacts, Report, Wish};
 pub use frame::{Form, Frame, Kind, Mac, NodeId};
 pub use profile::{Failback, Profile};
 pub use tag::{Key, OPTION_LEN, TAG_LEN, Tag, option, tag_in};

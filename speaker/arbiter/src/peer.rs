@@ -67,7 +67,7 @@ pub(crate) struct Peer {
     /// From its last fresh answer; until then from any authentic frame.
     pub mac: Option<Mac>,
     pub node_address: Option<IpAddr>,
-    pub gossip: Option<bool>,
+    pub believed: Option<bool>,
     pub legacy: bool,
     /// Kubernetes has it.
     pub listed: bool,
@@ -130,7 +130,7 @@ impl Peer {
             state: Liveness::Unknown,
             mac: None,
             node_address: None,
-            gossip: None,
+            believed: None,
             legacy: false,
             listed: false,
             nonces: VecDeque::new(),
@@ -180,7 +180,7 @@ impl Peer {
             down_since: self.down_since.filter(|_| down),
             mac: self.mac.filter(|_| down),
             node_address: self.node_address,
-            gossip: self.gossip,
+            believed: self.believed,
             legacy: self.legacy,
             listed: self.listed,
             highest: self.highest,
@@ -192,7 +192,7 @@ impl Peer {
 
     pub fn learn(&mut self, facts: &PeerFacts) {
         self.node_address = facts.address;
-        self.gossip = facts.gossip;
+        self.believed = facts.believed;
         self.legacy = facts.legacy;
         self.listed = true;
     }
@@ -202,13 +202,13 @@ impl Peer {
         match self.state {
             Liveness::Up | Liveness::Suspect => true,
             Liveness::Down => false,
-            Liveness::Unknown => !self.absent && self.gossip.unwrap_or(self.listed),
+            Liveness::Unknown => !self.absent && self.believed.unwrap_or(self.listed),
         }
     }
 
     /// Whether gossip, which is all MetalLB goes by, has it alive.
-    pub fn alive_by_gossip(&self) -> bool {
-        self.gossip.unwrap_or(self.listed)
+    pub fn believed_alive(&self) -> bool {
+        self.believed.unwrap_or(self.listed)
     }
 
     /// Whether it is there and should have shown itself on the wire, and never did: tags do not pass, or no frames.
@@ -216,7 +216,7 @@ impl Peer {
         self.state == Liveness::Unknown
             && self.mac.is_none()
             && !self.absent
-            && self.gossip == Some(true)
+            && self.believed == Some(true)
             && now > self.known + BLIND
     }
 
@@ -264,13 +264,16 @@ impl Peer {
         self.nonces.push_back((nonce, now));
     }
 
-    /// Whether `nonce` is one of mine that was not answered; it is now. Its delay is remembered.
+    /// Whether `nonce` is one of mine that was not answered; it is now. Its delay is remembered unless it was down: who was
+    /// away that long has lost what it held, and patience with it would only make its next loss last longer.
     pub fn answers(&mut self, nonce: u32, now: Instant) -> bool {
         let matches = |(mine, sent): &(u32, Instant)| *mine == nonce && now <= *sent + FRESH;
         let Some(index) = self.nonces.iter().position(matches) else {
             return false;
         };
-        if let Some((_, sent)) = self.nonces.remove(index) {
+        if let Some((_, sent)) = self.nonces.remove(index)
+            && self.state != Liveness::Down
+        {
             let delay = now.saturating_duration_since(sent);
             let (current, former, since) = self.worst;
             self.worst = if now.saturating_duration_since(since) > WORST_KEPT {
@@ -417,5 +420,29 @@ mod tests {
         assert_eq!(answer(3, at(299), 1), 800);
         assert_eq!(answer(4, at(302), 1), 800);
         assert_eq!(answer(5, at(603), 1), 250);
+    }
+
+    #[test]
+    fn a_standstill_that_cost_the_addresses_earns_no_patience() {
+        let now = Instant::now();
+        let suspicion = Suspicion {
+            since: now,
+            floor: None,
+            probes: 0,
+            probed: None,
+            enough: None,
+        };
+        let answered_late = |state| {
+            let mut peer = Peer::new(now);
+            peer.state = state;
+            peer.asks(1, now);
+            assert!(peer.answers(1, now + Duration::from_millis(400)));
+            peer.patience(&Profile::DEFAULT, &suspicion, true).1
+        };
+        assert_eq!(
+            answered_late(Liveness::Suspect),
+            Duration::from_millis(1600)
+        );
+        assert_eq!(answered_late(Liveness::Down), Profile::DEFAULT.patience);
     }
 }

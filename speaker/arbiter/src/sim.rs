@@ -11,6 +11,7 @@ mod history;
 mod random;
 mod scenarios;
 mod strangers;
+mod wishes;
 mod world;
 
 use self::history::play;

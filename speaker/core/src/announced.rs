@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ferrolb_config::ObjectName;
 
 use crate::decide::{Announcement, Verdict};
+use crate::few::Few;
 use crate::reason::Reason;
 
 /// Something an operator is told.
@@ -22,9 +23,9 @@ pub enum Event {
 pub struct Announced {
     may: BTreeMap<ObjectName, Announcement>,
     /// Which of these have each address.
-    by_address: HashMap<IpAddr, BTreeSet<ObjectName>>,
+    by_address: HashMap<IpAddr, Few<ObjectName>>,
     /// The interfaces each address is held on; never none.
-    held: HashMap<IpAddr, BTreeSet<String>>,
+    held: HashMap<IpAddr, Few<String>>,
     /// What is announced, with the addresses held; never none.
     services: BTreeMap<ObjectName, Announcement>,
 }
@@ -158,6 +159,22 @@ impl Announced {
     /// The Services that may be announced with the address.
     pub fn with(&self, address: IpAddr) -> impl Iterator<Item = &ObjectName> {
         self.by_address.get(&address).into_iter().flatten()
+    }
+
+    /// What is held, and on which interface.
+    pub fn held(&self) -> impl Iterator<Item = (IpAddr, String)> {
+        let all = self.held.iter();
+        all.flat_map(|(address, interfaces)| {
+            let each = interfaces.iter();
+            each.map(|interface| (*address, interface.clone()))
+        })
+    }
+
+    /// The addresses held on an interface.
+    pub fn held_on(&self, interface: &str) -> Vec<IpAddr> {
+        let held = self.held.iter();
+        let here = held.filter(|(_, interfaces)| interfaces.contains(interface));
+        here.map(|(address, _)| *address).collect()
     }
 
     /// Whether the address is held on any interface.

@@ -263,6 +263,8 @@ struct Rank {
     /// How many of the Services that share the address it may announce: with one that may announce only some, the
     /// others would not be announced at all.
     services: usize,
+    /// The operator wants it here (annotation `ferrolb.io/move` of one of these).
+    wanted: bool,
     /// How much the advertisements of these prefer it.
     preference: u64,
 }
@@ -274,10 +276,17 @@ fn ordered<'a>(sharers: &[Candidacy<'a>]) -> Vec<Candidate<'a>> {
         .iter()
         .filter_map(|one| one.service.addresses().next());
     let key = heads.map(|head| head.to_string()).min().unwrap_or_default();
+    // Of several that say so the first by name counts. MetalLB's speakers know no such wish, so beside one there is none.
+    let mut wishes = sharers.iter().filter(|one| !one.view.beside_metallb());
+    let wanted = wishes.find_map(|one| {
+        let wanted = one.service.wanted_at.as_deref()?;
+        one.admits(wanted).is_ok().then_some(wanted)
+    });
     let mut found: BTreeMap<&str, (bool, Rank)> = BTreeMap::new();
     for (node, willing, preference) in sharers.iter().flat_map(Candidacy::candidates) {
         let (_, rank) = found.entry(node).or_insert((willing, Rank::default()));
         rank.services += 1;
+        rank.wanted = wanted == Some(node);
         rank.preference += preference;
     }
     let each = found.into_iter();

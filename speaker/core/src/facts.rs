@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use ferrolb_config::{Config, Labels, Pool};
 
+use crate::few::Few;
+
 /// The label that keeps a node from announcing, whatever its value.
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
@@ -57,6 +59,9 @@ pub struct Service {
     pub traffic_policy: TrafficPolicy,
     /// `metadata.labels`, for the selectors of advertisements.
     pub labels: Labels,
+    /// Where the operator wants its addresses (annotation `ferrolb.io/move`): the name of a node, which then comes first if it
+    /// may answer and is willing; anything else changes no order.
+    pub wanted_at: Option<String>,
 }
 
 impl Service {
@@ -102,7 +107,7 @@ pub(crate) struct Places {
     /// There is at least one, be its node known or not.
     pub(crate) any: bool,
     /// The nodes known to have one.
-    pub(crate) nodes: BTreeSet<String>,
+    pub(crate) nodes: Few<String>,
 }
 
 impl Places {
@@ -151,6 +156,10 @@ impl Endpoints {
 
 /// What is kept of a Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a plain fact of its own"
+)]
 pub struct Node {
     /// Condition `Ready` is `True`.
     pub ready: bool,
@@ -158,6 +167,8 @@ pub struct Node {
     pub network_unavailable: bool,
     /// `spec.unschedulable`: the Node is cordoned.
     pub unschedulable: bool,
+    /// The operator wants everything moved away from it (annotation `ferrolb.io/move`).
+    pub moves_away: bool,
     /// `status.addresses` of types `InternalIP` and `ExternalIP`.
     pub addresses: BTreeSet<IpAddr>,
     /// Those of type `InternalIP`, in order.

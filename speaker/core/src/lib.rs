@@ -29,6 +29,7 @@ mod announced;
 mod burst;
 mod decide;
 mod facts;
+mod few;
 mod nodes;
 mod order;
 mod reach;
@@ -42,6 +43,7 @@ pub use decide::{Announcement, Standing, Verdict, decide, standing};
 pub use facts::{
     Endpoint, Endpoints, IngressIp, Members, Node, Service, SpeakerPod, TrafficPolicy,
 };
+pub use nodes::Leaving;
 pub use order::first;
 pub use reach::Reach;
 pub use reason::{NotEligible, Reason};

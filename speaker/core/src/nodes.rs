@@ -10,6 +10,23 @@ use crate::facts::{Members, Node, SpeakerPod};
 use crate::reason::NotEligible;
 use crate::view::{Peer, Settings};
 
+/// Why a node is to leave what it holds to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Leaving {
+    /// Its annotation `ferrolb.io/move`.
+    #[error("has the annotation ferrolb.io/move")]
+    AskedTo,
+    /// `spec.unschedulable`.
+    #[error("is cordoned")]
+    Cordoned,
+    /// The condition `Ready` is not `True`.
+    #[error("is not Ready")]
+    NotReady,
+    /// The pod of its speaker is not Ready.
+    #[error("has a speaker that is not Ready")]
+    SpeakerNotReady,
+}
+
 /// What is known of the cluster's nodes and of the speakers on them.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
@@ -47,6 +64,11 @@ impl Nodes {
         let former = self.known.insert(name, node);
         let changed = self.changed();
         (former, changed)
+    }
+
+    /// Whether MetalLB's speakers are members.
+    pub(crate) fn beside_metallb(&self) -> bool {
+        !self.members.metallb.is_empty()
     }
 
     /// A Node is gone; true if that changes anything for a Service.
@@ -97,14 +119,30 @@ impl Nodes {
         })
     }
 
-    /// Whether a node that may announce is to keep what it holds, and to be given more.
+    /// Why a node that may announce is not willing: not to keep what it holds, nor to be given more.
     ///
-    /// Who is not Ready, whose speaker is not or who is cordoned goes last, and does not fall out: what it holds it hands
-    /// over, and where there is nobody else it is better than none. MetalLB's speakers look at none of this, so beside
+    /// Who is not Ready, whose speaker is not, who is cordoned or was asked to move everything goes last, and does not fall
+    /// out: what it holds it hands over, and where there is nobody else it is better than none. MetalLB's speakers look at none of this, so beside
     /// one everybody is willing.
-    fn willing(&self, name: &str, node: &Node) -> bool {
-        let leaves = self.settings.leave_cordoned && node.unschedulable;
-        !self.members.metallb.is_empty() || node.ready && self.speaks(name) && !leaves
+    fn leaving(&self, name: &str, node: &Node) -> Option<Leaving> {
+        if !self.members.metallb.is_empty() {
+            None
+        } else if node.moves_away {
+            Some(Leaving::AskedTo)
+        } else if self.settings.leave_cordoned && node.unschedulable {
+            Some(Leaving::Cordoned)
+        } else if !node.ready {
+            Some(Leaving::NotReady)
+        } else if !self.speaks(name) {
+            Some(Leaving::SpeakerNotReady)
+        } else {
+            None
+        }
+    }
+
+    /// Why a node is to leave what it holds to others, if it is.
+    pub(crate) fn why_leaving(&self, name: &str) -> Option<Leaving> {
+        self.leaving(name, self.known.get(name)?)
     }
 
     /// Whether the speaker on a node is Ready, where the pods tell.
@@ -185,7 +223,7 @@ impl Nodes {
         let known = self.known.keys();
         let candidates = known.filter_map(|name| {
             let node = self.candidate(name).ok()?;
-            Some((name.clone(), self.willing(name, node)))
+            Some((name.clone(), self.leaving(name, node).is_none()))
         });
         let candidates = candidates.collect();
         mem::replace(&mut self.candidates, candidates) != self.candidates

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use ferrolb_config::{Advertisement, Config, Labels, ObjectName, Origin, Pool};
 
 use crate::facts::{Endpoints, Members, Node, Service, SpeakerPod};
-use crate::nodes::Nodes;
+use crate::few::Few;
+use crate::nodes::{Leaving, Nodes};
 
 /// The kinds of objects that must have been listed before anything is decided: a decision on half a list would take
 /// addresses other nodes hold.
@@ -113,9 +114,9 @@ pub struct View {
     config: Option<Config>,
     services: BTreeMap<ObjectName, Service>,
     /// Which Services have an address in their status: few, unless they share it.
-    by_address: HashMap<IpAddr, BTreeSet<ObjectName>>,
+    by_address: HashMap<IpAddr, Few<ObjectName>>,
     /// Service → slice → its endpoints.
-    endpoints: HashMap<ObjectName, BTreeMap<ObjectName, Endpoints>>,
+    endpoints: HashMap<ObjectName, Vec<(ObjectName, Endpoints)>>,
     /// Slice → Service, to find the former Service of a slice that changed hands or went.
     slices: HashMap<ObjectName, ObjectName>,
     nodes: Nodes,
@@ -238,8 +239,21 @@ impl View {
             touched = self.delete_endpoints(&slice);
         }
         let slices = self.endpoints.entry(service.clone()).or_default();
-        if slices.get(&slice) != Some(&endpoints) {
-            slices.insert(slice.clone(), endpoints);
+        let known = slices.iter_mut().find(|(name, _)| *name == slice);
+        let changed = match known {
+            Some((_, former)) if *former == endpoints => false,
+            Some((_, former)) => {
+                *former = endpoints;
+                true
+            }
+            None => {
+                // Nearly always the only one.
+                slices.reserve_exact(1);
+                slices.push((slice.clone(), endpoints));
+                true
+            }
+        };
+        if changed {
             touched.merge(self.with_sharers(&service));
         }
         self.slices.insert(slice, service);
@@ -252,7 +266,7 @@ impl View {
             return Touched::default();
         };
         if let Some(slices) = self.endpoints.get_mut(&service) {
-            slices.remove(slice);
+            slices.retain(|(name, _)| name != slice);
             if slices.is_empty() {
                 self.endpoints.remove(&service);
             }
@@ -332,6 +346,16 @@ impl View {
     /// then it is ignored all the same.
     pub fn exclusion_void(&self) -> Option<&str> {
         self.nodes.exclusion_void()
+    }
+
+    /// Why the node is to leave what it holds to others, if it is.
+    pub fn leaving(&self, node: &str) -> Option<Leaving> {
+        self.nodes.why_leaving(node)
+    }
+
+    /// Whether MetalLB's speakers are members, so that their rule holds.
+    pub(crate) fn beside_metallb(&self) -> bool {
+        self.nodes.beside_metallb()
     }
 
     /// What is known of nodes.

@@ -1,7 +1,7 @@
 //! Receiving many frames with one call.
 
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::time::{Duration, SystemTime};
@@ -15,14 +15,13 @@ use crate::open::length_of;
 pub const BATCH: usize = COUNT as usize;
 
 /// [`BATCH`], as the kernel takes it.
-const COUNT: u32 = 32;
+const COUNT: u32 = 64;
 
 /// Bytes kept of one frame: all of an ARP frame (60), of a Neighbour Solicitation or Advertisement with options. What is longer is cut,
 /// and none of it would be read.
 pub const SLOT: usize = 256;
 
 /// Room for the control messages that come with one frame, aligned as `cmsghdr` must be.
-#[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
@@ -102,28 +101,29 @@ impl Inbox {
         })
     }
 
-    /// Takes what is there without waiting; `WouldBlock` if nothing is.
-    pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+    /// Takes what is there without waiting, and tells how many frames; `WouldBlock` if there are none.
+    pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.filled = 0;
-        // SAFETY: these are plain C structures of integers and pointers, for which all bits zero is a value.
-        let (mut messages, mut vectors, mut senders): (
-            [mmsghdr; BATCH],
-            [iovec; BATCH],
-            [sockaddr_ll; BATCH],
-        ) = unsafe { mem::zeroed() };
-        let mut controls = [Control([0; CONTROL]); BATCH];
+        // SAFETY: a plain C structure of integers and pointers, for which all bits zero is a value.
+        let mut messages: [mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        // The kernel writes what is read of these: not cleared before, for that costs as much as a small batch does.
+        let mut vectors = [const { MaybeUninit::<iovec>::uninit() }; BATCH];
+        let mut senders = [const { MaybeUninit::<sockaddr_ll>::uninit() }; BATCH];
+        let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
         let parts = vectors.iter_mut().zip(&mut senders).zip(&mut controls);
         for ((message, slot), ((vector, sender), control)) in
             messages.iter_mut().zip(&mut self.slots).zip(parts)
         {
-            vector.iov_base = slot.bytes.as_mut_ptr().cast();
-            vector.iov_len = SLOT;
+            let vector = vector.write(iovec {
+                iov_base: slot.bytes.as_mut_ptr().cast(),
+                iov_len: SLOT,
+            });
             let header = &mut message.msg_hdr;
-            header.msg_name = ptr::from_mut(sender).cast();
+            header.msg_name = sender.as_mut_ptr().cast();
             header.msg_namelen = length_of::<sockaddr_ll>();
             header.msg_iov = vector;
             header.msg_iovlen = 1;
-            header.msg_control = control.0.as_mut_ptr().cast();
+            header.msg_control = control.as_mut_ptr().cast();
             header.msg_controllen = CONTROL;
         }
         // SAFETY: every header points to one frame slot, one address and one control buffer of the stated sizes, all
@@ -146,12 +146,13 @@ impl Inbox {
             .take(received)
         {
             slot.length = (message.msg_len as usize).min(SLOT);
-            slot.delivery = delivery(sender.sll_pkttype);
+            // SAFETY: with every frame the kernel gives a whole sockaddr_ll.
+            slot.delivery = delivery(unsafe { sender.assume_init_ref() }.sll_pkttype);
             // SAFETY: the kernel has filled this header's control buffer, which is still alive.
             (slot.vlan, slot.at) = unsafe { told(&message.msg_hdr) };
         }
         self.filled = received;
-        Ok(())
+        Ok(received)
     }
 }
 

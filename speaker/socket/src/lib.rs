@@ -6,6 +6,7 @@
 //! | `inbox` | many frames received with one call (`recvmmsg`), and what the kernel says about each |
 //! | `groups` | the IPv6 groups that questions for held addresses are sent to, joined and left |
 //! | `outbox` | many frames sent with one call (`sendmmsg`) |
+//! | `slice` | how soon a thread that wakes gets the processor |
 //!
 //! A socket is bound to one interface by its index. If the interface goes down, receiving fails once with `ENETDOWN` and
 //! goes on when it is up again; if it is removed, or moved to another network namespace, receiving fails the same way, but
@@ -20,6 +21,7 @@ mod groups;
 mod inbox;
 mod open;
 mod outbox;
+mod slice;
 
 use std::io;
 use std::num::NonZeroU32;
@@ -30,14 +32,15 @@ use ferrolb_speaker_wire::MacAddr;
 use ferrolb_speaker_wire::filter::Instruction;
 use libc::c_int;
 use socket2::Socket;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use groups::Groups;
 pub use inbox::{BATCH, Inbox, Received, SLOT};
 pub use open::OpenError;
 pub use outbox::SendError;
+pub use slice::ask_for_short_slices;
 
 /// Errors too: a packet socket whose interface goes down is in error and not readable.
 const INTEREST: Interest = Interest::READABLE
@@ -83,12 +86,18 @@ impl PacketSocket {
     }
 
     /// Waits until at least one frame is there and takes as many as are there into `inbox`, up to [`BATCH`], in place of
-    /// those it held. Cancel-safe: frames are taken by one call that does not wait.
-    pub async fn receive(&self, inbox: &mut Inbox) -> io::Result<()> {
+    /// those it held. True if that were all. Cancel-safe: frames are taken by one call that does not wait.
+    pub async fn receive(&self, inbox: &mut Inbox) -> io::Result<bool> {
         loop {
             let mut ready = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
             if let Ok(result) = ready.try_io(|fd| inbox.fill(fd.get_ref().as_fd())) {
-                return result;
+                let drained = result? < BATCH;
+                if drained {
+                    // The kernel had no more, and will tell of the next (epoll(7), edge-triggered): no call to find that
+                    // out. An error stays to be seen.
+                    ready.clear_ready_matching(Ready::READABLE);
+                }
+                return Ok(drained);
             }
         }
     }
@@ -117,8 +126,17 @@ impl PacketSocket {
         patience: Duration,
         mut on_sent: impl FnMut(usize),
     ) -> Result<(), SendError> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        // Mostly all leave at once, and nothing has to be timed. Why one did not is found again below.
+        let mut sent = outbox::send(self.fd.get_ref().as_fd(), frames).unwrap_or_default();
+        (0..sent).for_each(&mut on_sent);
+        if sent == frames.len() {
+            return Ok(());
+        }
         let deadline = Instant::now() + patience;
-        let (mut next, mut sent, mut refused) = (0, 0, None);
+        let (mut next, mut refused) = (sent, None);
         while let Some(rest) = frames.get(next..).filter(|rest| !rest.is_empty()) {
             let offered = timeout_at(deadline, self.offer(rest)).await;
             match offered.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {

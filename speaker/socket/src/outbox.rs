@@ -1,7 +1,7 @@
 //! Sending many frames with one call.
 
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{iovec, mmsghdr};
@@ -22,24 +22,29 @@ pub struct SendError {
 
 /// Sends the first frames, up to [`BATCH`], without waiting, and tells how many; at least one.
 pub(crate) fn send<F: AsRef<[u8]>>(socket: BorrowedFd<'_>, frames: &[F]) -> io::Result<usize> {
-    // SAFETY: these are plain C structures of integers and pointers, for which all bits zero is a value.
-    let (mut messages, mut vectors): ([mmsghdr; BATCH], [iovec; BATCH]) = unsafe { mem::zeroed() };
+    // Only as many are filled in as there are frames: mostly one.
+    let mut messages = [const { MaybeUninit::<mmsghdr>::uninit() }; BATCH];
+    let mut vectors = [const { MaybeUninit::<iovec>::uninit() }; BATCH];
     for ((message, vector), frame) in messages.iter_mut().zip(&mut vectors).zip(frames) {
         let bytes = frame.as_ref();
-        // The kernel only reads through this pointer.
-        vector.iov_base = bytes.as_ptr().cast_mut().cast();
-        vector.iov_len = bytes.len();
+        let vector = vector.write(iovec {
+            // The kernel only reads through this pointer.
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        });
+        // SAFETY: a plain C structure of integers and pointers, for which all bits zero is a value.
+        let message = message.write(unsafe { mem::zeroed() });
         // No address: a bound packet socket sends out of its own interface.
         message.msg_hdr.msg_iov = vector;
         message.msg_hdr.msg_iovlen = 1;
     }
     let count = u32::try_from(frames.len().min(BATCH)).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the first `count` headers each point to one vector, and that to one frame, all alive during the call; the
+    // SAFETY: the first `count` headers are written, and each point to one vector, and that to one frame, all alive during the call; the
     // call writes only each header's msg_len.
     let sent = unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
-            messages.as_mut_ptr(),
+            messages.as_mut_ptr().cast::<mmsghdr>(),
             count,
             libc::MSG_DONTWAIT,
         )

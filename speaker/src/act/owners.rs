@@ -1,6 +1,6 @@
 //! What the arbiters tell: who answers for an address now and why, whom they lost, what they met on the wire.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,13 @@ pub(super) struct Owners {
     lost: HashMap<(String, NodeId), (Instant, Duration)>,
     /// Who answers for addresses this node let go, where it knows.
     pub(super) elsewhere: HashMap<IpAddr, String>,
+    /// Hosts that are no speakers and answer for addresses, by the interface they were heard on.
+    strangers: BTreeMap<(IpAddr, String), MacAddr>,
+    /// The interfaces on which any other speaker was ever heard.
+    company: BTreeSet<String>,
+    /// What is held on interfaces without company, while others have some: it is answered for there and counts for nothing
+    /// else, because each node has such an interface of its own and all would say that they announce the address.
+    apart: BTreeSet<(IpAddr, String)>,
 }
 
 /// A cause in a word, for log lines and metrics.
@@ -89,7 +96,11 @@ impl Actor {
     pub fn heed(&mut self, told: &Told, names: &Names, uids: &Uids) {
         let interface = told.interface.as_str();
         let failover = &self.metrics.failover;
-        match told.report {
+        let Some(report) = told.report else {
+            self.ended(interface, uids);
+            return;
+        };
+        match report {
             Report::Took {
                 address,
                 cause,
@@ -116,6 +127,7 @@ impl Actor {
             }
             Report::Up(node) => {
                 self.owners.lost.remove(&(interface.to_owned(), node));
+                self.has_company(interface, uids);
                 let node = names.name(node);
                 tracing::info!(
                     event = "peerUp",
@@ -173,16 +185,29 @@ impl Actor {
             Report::Stranger { address, mac } => {
                 self.stranger(address, mac.into(), interface, uids);
             }
-            Report::StrangerGone { address } => self.stranger_gone(address, uids),
-            Report::StrictArp { node, address } => {
-                self.strict_arp(address, &names.name(node), uids);
-            }
+            Report::StrangerGone { address } => self.stranger_gone(address, interface, uids),
+            Report::Stays {
+                address,
+                obstacle,
+                wished,
+            } => self.stays(address, interface, obstacle, wished, uids),
+            Report::StaysNoMore { address } => self.stays_no_more(address, interface, uids),
+            Report::StrictArp { node, address } => self.strict_arp(address, names, node, uids),
         }
     }
 
-    fn stranger(&self, address: IpAddr, mac: MacAddr, interface: &str, uids: &Uids) {
-        let conflicts = &self.metrics.failover.conflicts;
-        conflicts.with_label_values(&["stranger"]).inc();
+    fn stranger(&mut self, address: IpAddr, mac: MacAddr, interface: &str, uids: &Uids) {
+        let failover = &self.metrics.failover;
+        failover.conflicts.with_label_values(&["stranger"]).inc();
+        let key = (address, interface.to_owned());
+        let before = self.owners.strangers.insert(key, mac);
+        if before != Some(mac) {
+            if let Some(before) = before {
+                failover.stranger_gone(address, interface, before);
+            }
+            failover.stranger(address, interface, mac);
+            self.report_strangers();
+        }
         let message = format!(
             "a host that is no speaker answers for {address}: {mac}, as heard on {interface} of node {:?}; give that host \
              another address, or take {address} out of the pool",
@@ -192,13 +217,28 @@ impl Actor {
         self.say(address, kind, "addressConflict", &message, uids);
     }
 
-    fn stranger_gone(&self, address: IpAddr, uids: &Uids) {
+    fn stranger_gone(&mut self, address: IpAddr, interface: &str, uids: &Uids) {
+        let key = (address, interface.to_owned());
+        if let Some(mac) = self.owners.strangers.remove(&key) {
+            let failover = &self.metrics.failover;
+            failover.stranger_gone(address, interface, mac);
+            self.report_strangers();
+        }
         let message = format!("{address} is no longer answered for by a host that is no speaker");
         let kind = EventType::Normal;
         self.say(address, kind, "addressConflictEnded", &message, uids);
     }
 
-    fn strict_arp(&self, address: IpAddr, node: &str, uids: &Uids) {
+    fn report_strangers(&self) {
+        if let Some(state) = &self.state {
+            let each = self.owners.strangers.iter();
+            let each = each.map(|((address, _), mac)| (*address, mac.to_string()));
+            state.set_strangers(each.collect());
+        }
+    }
+
+    fn strict_arp(&self, address: IpAddr, names: &Names, node: NodeId, uids: &Uids) {
+        let node = names.name(node);
         let conflicts = &self.metrics.failover.conflicts;
         conflicts.with_label_values(&["strictARP"]).inc();
         let message = format!(
@@ -211,7 +251,55 @@ impl Actor {
     fn took(&mut self, address: IpAddr, interface: &str, uids: &Uids) {
         self.owners.elsewhere.remove(&address);
         self.retired.retain(|retired| *retired != address);
-        self.hold(address, interface, None, uids);
+        let company = &self.owners.company;
+        if company.is_empty() || company.contains(interface) {
+            self.hold(address, interface, None, uids);
+        } else {
+            let key = (address, interface.to_owned());
+            self.owners.apart.insert(key);
+        }
+    }
+
+    /// Another speaker was heard on an interface: from now on that one counts, and those without company do not.
+    fn has_company(&mut self, interface: &str, uids: &Uids) {
+        if self.owners.company.contains(interface) {
+            return;
+        }
+        let first = self.owners.company.is_empty();
+        self.owners.company.insert(interface.to_owned());
+        let here = |key: &(IpAddr, String)| key.1 == interface;
+        let counted: Vec<_> = self.owners.apart.extract_if(.., here).collect();
+        for (address, interface) in counted {
+            self.hold(address, &interface, None, uids);
+        }
+        if first {
+            let lonely = self.announced.held().filter(|(_, on)| on != interface);
+            for (address, on) in lonely.collect::<Vec<_>>() {
+                let gone = Reason::HeldElsewhere {
+                    address,
+                    holder: None,
+                };
+                self.hold(address, &on, Some(gone), uids);
+                self.owners.apart.insert((address, on));
+            }
+        }
+    }
+
+    /// The arbiter of an interface is no more: nothing is held there, and what it met there is past.
+    fn ended(&mut self, interface: &str, uids: &Uids) {
+        for address in self.announced.held_on(interface) {
+            self.released(address, interface, None, uids);
+        }
+        self.owners.apart.retain(|(_, on)| on != interface);
+        self.owners.lost.retain(|(on, _), _| on != interface);
+        let strangers = self.owners.strangers.keys();
+        let here = strangers.filter(|(_, on)| on == interface);
+        for (address, on) in here.cloned().collect::<Vec<_>>() {
+            self.stranger_gone(address, &on, uids);
+        }
+        self.forget_stays(interface);
+        // What fell had told of addresses that it had not let go.
+        self.metrics.failover.gone(interface);
     }
 
     fn released(&mut self, address: IpAddr, interface: &str, to: Option<String>, uids: &Uids) {
@@ -223,14 +311,24 @@ impl Actor {
             address,
             holder: to,
         };
-        self.hold(address, interface, Some(gone), uids);
+        let key = (address, interface.to_owned());
+        if !self.owners.apart.remove(&key) {
+            self.hold(address, interface, Some(gone), uids);
+        }
         if !self.announced.is_held(address) {
             self.retire(address);
         }
     }
 
     /// Tells about an address in the log, and in an event on each Service that this node may announce with it.
-    fn say(&self, address: IpAddr, kind: EventType, reason: &str, message: &str, uids: &Uids) {
+    pub(super) fn say(
+        &self,
+        address: IpAddr,
+        kind: EventType,
+        reason: &str,
+        message: &str,
+        uids: &Uids,
+    ) {
         tracing::warn!(event = reason, ip = %address, "{message}");
         for name in self.announced.with(address) {
             self.post(name, uids.get(name), kind, reason, message.to_owned());

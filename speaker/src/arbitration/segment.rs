@@ -8,21 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ferrolb_speaker_arbiter::{
-    Arbiter, Candidates, Cause, Input, Kind, Mac, NodeId, Output, PeerFacts, Report,
+    Arbiter, Candidates, Cause, Input, Kind, Mac, NodeId, Output, PeerFacts, Report, Wish,
 };
 use ferrolb_speaker_core::{Lesson, Reach};
+use ferrolb_speaker_responder::{Counters, Held, Interface, Protocol, Table};
 use ferrolb_speaker_socket::{Groups, Inbox, PacketSocket};
 use ferrolb_speaker_wire::{FrameBuf, MacAddr, Message, Station, question, teach};
-use prometheus::IntCounter;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
 use super::neighbours::Neighbours;
 use super::{Settings, Standing, Told, frames};
-use crate::interfaces::Interface;
 use crate::metrics::Metrics;
-use crate::responder::protocol::Protocol;
-use crate::table::{Answers, Held, Table};
 
 /// How often a socket that failed or could not be opened is opened anew, and groups are joined that could not be.
 const UPKEEP: Duration = Duration::from_secs(1);
@@ -52,7 +49,7 @@ pub(super) enum News {
     Own(Arc<HashSet<MacAddr>>),
     Peers(Vec<PeerFacts>),
     Standings(Vec<(IpAddr, Option<Standing>)>),
-    Move(IpAddr, Option<NodeId>),
+    Wish(IpAddr, Option<Wish>),
     Stop(mpsc::Sender<()>),
 }
 
@@ -71,11 +68,8 @@ pub(super) struct Segment {
     arp: Option<Voice>,
     ndp: Option<Voice>,
     table: Table,
-    /// The table as it is to be published next.
-    answers: Answers,
-    changed: bool,
     /// Frames to be sent, with what counts them.
-    outbox: Vec<(FrameBuf, Protocol, Option<IntCounter>)>,
+    outbox: Vec<(FrameBuf, Protocol, Option<Arc<Counters>>)>,
     /// The addresses the arbiter decides about.
     viewed: HashSet<IpAddr>,
     /// Addresses whose group is to be joined.
@@ -104,7 +98,7 @@ impl Segment {
     ) -> Self {
         let now = Instant::now();
         let arbiter = Arbiter::new(settings.me, settings.profile, first_nonce(), now);
-        table.publish(Answers::new());
+        table.clear();
         table.mute(false);
         table.promise(None);
         Self {
@@ -115,8 +109,6 @@ impl Segment {
             arp: None,
             ndp: None,
             table,
-            answers: Answers::new(),
-            changed: false,
             outbox: Vec::new(),
             viewed: HashSet::new(),
             joined: HashSet::new(),
@@ -156,7 +148,7 @@ impl Segment {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.tick();
             }
-            self.make_so().await;
+            self.send().await;
             tokio::task::yield_now().await;
         }
         self.let_all_go();
@@ -179,7 +171,7 @@ impl Segment {
                     self.stand(address, standing);
                 }
             }
-            News::Move(address, to) => self.handle(Input::Move(address, to)),
+            News::Wish(address, wish) => self.handle(Input::Wish(address, wish)),
             News::Stop(stopping) => {
                 self.stopping = Some(stopping);
                 self.handle(Input::Stop);
@@ -265,7 +257,7 @@ impl Segment {
     }
 
     fn teaches(&self, address: IpAddr) -> bool {
-        let held = self.answers.get(&address);
+        let held = self.table.held(address);
         !self.muted && self.arbiter.may_claim() && held.is_some_and(|held| held.at.is_none())
     }
 
@@ -300,9 +292,9 @@ impl Segment {
                 self.askers.insert(*mac, asker);
             }
         } else {
-            let (viewed, answers) = (&self.viewed, &self.answers);
+            let (viewed, table) = (&self.viewed, &self.table);
             let ours = |address| viewed.contains(&address);
-            let held = |address| answers.contains_key(&address);
+            let held = |address| table.holds(address);
             let us = self.interface.mac;
             self.neighbours.learn_from(message, us, ours, held);
         }
@@ -336,9 +328,9 @@ impl Segment {
                 let asker = to.and_then(|mac| self.askers.get(&mac).copied());
                 let asker = asker.filter(|asker| asker.is_ipv4() == frame.address.is_ipv4());
                 let counter = (frame.kind == Kind::Claim)
-                    .then(|| self.answers.get(&frame.address))
+                    .then(|| self.table.held(frame.address))
                     .flatten()
-                    .map(|held| held.gratuitous.clone());
+                    .map(|held| held.counters);
                 if frame.kind == Kind::Claim && to.is_none() {
                     self.neighbours.claimed(frame.address);
                 }
@@ -362,25 +354,15 @@ impl Segment {
                 if at.is_some() {
                     self.neighbours.let_go(address);
                 }
-                let held = match self.answers.get(&address) {
-                    Some(held) => Held {
-                        at,
-                        ..Held::clone(held)
-                    },
-                    None => Held {
-                        at,
-                        ..self.metrics.held(&address.to_string())
-                    },
-                };
-                self.answers.insert(address, Arc::new(held));
-                self.changed = true;
+                let held = self.table.held(address);
+                let held = held.unwrap_or_else(|| self.metrics.held(address));
+                self.table.insert(address, Held { at, ..held });
             }
             Output::Silent(address) => {
-                self.changed |= self.answers.remove(&address).is_some();
+                self.table.remove(address);
                 self.neighbours.let_go(address);
             }
             Output::Mute(muted) => {
-                self.publish();
                 self.muted = muted;
                 self.table.mute(muted);
             }
@@ -398,7 +380,7 @@ impl Segment {
                 if let Report::Took { address, .. } = report {
                     self.neighbours.taken(address);
                 }
-                self.tell(report);
+                self.tell(Some(report));
             }
             Output::Stopped => self.stopping = None,
         }
@@ -410,7 +392,7 @@ impl Segment {
         self.outbox.push((frame, Protocol::of(address), None));
     }
 
-    fn tell(&self, report: Report) {
+    fn tell(&self, report: Option<Report>) {
         let interface = self.interface.name.clone();
         let at = Instant::now();
         let _the_process_ends = self.told.send(Told {
@@ -420,20 +402,13 @@ impl Segment {
         });
     }
 
-    fn publish(&mut self) {
-        if std::mem::take(&mut self.changed) {
-            self.table.publish(self.answers.clone());
-        }
-    }
-
-    /// Brings table and wire in line with what the arbiter wants, in this order: whoever is told that an address is here
-    /// finds it answered.
-    async fn make_so(&mut self) {
-        self.publish();
+    /// Sends what is to be sent. The table is in line with what the arbiter wants by then: whoever is told that an address
+    /// is here finds it answered.
+    async fn send(&mut self) {
         for protocol in Protocol::ALL {
             let outbox = &self.outbox;
             let mine = outbox.iter().filter(|(_, spoken, _)| *spoken == protocol);
-            let (frames, counters): (Vec<&FrameBuf>, Vec<Option<&IntCounter>>) = mine
+            let (frames, counters): (Vec<&FrameBuf>, Vec<Option<&Arc<Counters>>>) = mine
                 .map(|(frame, _, counter)| (frame, counter.as_ref()))
                 .unzip();
             let voice = match protocol {
@@ -447,8 +422,8 @@ impl Segment {
             let sent = voice
                 .socket
                 .send_patiently(&frames, Duration::ZERO, |position| {
-                    if let Some(Some(counter)) = counters.get(position) {
-                        counter.inc();
+                    if let Some(Some(counters)) = counters.get(position) {
+                        counters.count_gratuitous();
                     }
                 });
             if let Err(error) = sent.await {
@@ -546,26 +521,24 @@ impl Segment {
 
     /// The interface is gone, or no longer announced on.
     fn let_all_go(&mut self) {
-        let held: Vec<IpAddr> = self.answers.keys().copied().collect();
-        self.answers.clear();
-        self.changed = true;
-        self.publish();
+        let held = self.table.clear();
         self.table.promise(None);
         for address in held {
             let cause = Cause::LinkDown;
-            self.tell(Report::Released {
+            self.tell(Some(Report::Released {
                 address,
                 cause,
                 to: None,
-            });
+            }));
         }
+        self.tell(None);
     }
 }
 
 /// Waits for frames; for ever without a socket.
 async fn receive(voice: Option<&Voice>, inbox: &mut Inbox) -> io::Result<()> {
     match voice {
-        Some(voice) => voice.socket.receive(inbox).await,
+        Some(voice) => voice.socket.receive(inbox).await.map(drop),
         None => pending().await,
     }
 }

@@ -4,19 +4,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ferrolb_speaker_arbiter::{Cause, PeerFacts, Report};
+use ferrolb_speaker_responder::{Interface, Interfaces, Protocol, Tables};
 use ferrolb_speaker_wire::MacAddr;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::segment::{News, Segment};
 use super::{Settings, Standing, Told, Word};
-use crate::interfaces::{Interface, Interfaces};
 use crate::metrics::Metrics;
-use crate::responder::protocol::Protocol;
-use crate::table::Tables;
 
 /// Standings told at once. Between them a segment sees to its deadlines.
 const AT_ONCE: usize = 128;
@@ -28,6 +26,20 @@ struct Running {
     task: Id,
 }
 
+/// The first pause before an arbiter that fell is started again; doubled each time up to the longest. Falls are forgotten when
+/// it has run for so long.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(30);
+const FORGOTTEN: Duration = Duration::from_mins(10);
+
+/// An arbiter that fell.
+struct Fallen {
+    /// How often in a row.
+    times: u32,
+    /// Until when it rests.
+    until: Instant,
+}
+
 pub(super) struct Segments {
     settings: Settings,
     tables: Tables,
@@ -36,6 +48,8 @@ pub(super) struct Segments {
     running: BTreeMap<NonZeroU32, Running>,
     /// Segments that have been told to end. One that follows on the same interface waits for that: they share a table.
     ending: HashMap<Id, NonZeroU32>,
+    /// Interfaces whose arbiter fell of late.
+    fallen: HashMap<NonZeroU32, Fallen>,
     tasks: JoinSet<()>,
     wanted: Interfaces,
     own: Arc<HashSet<MacAddr>>,
@@ -57,6 +71,14 @@ fn tell(news: &mpsc::UnboundedSender<News>, standings: &HashMap<IpAddr, Standing
     }
 }
 
+/// Until then; for ever without a time.
+async fn resting(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Segments {
     pub(super) fn new(
         settings: Settings,
@@ -71,6 +93,7 @@ impl Segments {
             told,
             running: BTreeMap::new(),
             ending: HashMap::new(),
+            fallen: HashMap::new(),
             tasks: JoinSet::new(),
             wanted: Interfaces::new(),
             own: Arc::default(),
@@ -89,6 +112,7 @@ impl Segments {
         let mut followed = true;
         interfaces.mark_changed();
         loop {
+            let next_start = self.next_start();
             tokio::select! {
                 changed = interfaces.changed(), if followed => {
                     // The sender goes first when the process stops: then what is open stays until the end.
@@ -101,6 +125,7 @@ impl Segments {
                     Some(word) => self.pass_on(word),
                 },
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                () = resting(next_start) => self.start_missing(),
             }
         }
         // They let everything go, which ends the answering.
@@ -151,6 +176,7 @@ impl Segments {
             .values()
             .filter(|interface| {
                 !self.running.contains_key(&interface.index)
+                    && !self.rests(interface.index)
                     && !self.ending.values().any(|index| *index == interface.index)
             })
             .cloned()
@@ -208,9 +234,9 @@ impl Segments {
                     };
                 }
             }
-            Word::Move(address, to) => {
+            Word::Wish(address, wish) => {
                 for running in all {
-                    let _ended = running.news.send(News::Move(address, to));
+                    let _ended = running.news.send(News::Wish(address, wish));
                 }
             }
             Word::Stop(stopping) => {
@@ -232,13 +258,42 @@ impl Segments {
             && let Some(fallen) = self.running.remove(&index)
         {
             self.metrics.wire.restarts.inc();
+            let pause = self.rest(index);
             if let Err(fault) = ended {
                 tracing::error!(op = "arbitrate", interface = fallen.interface.name, error = %fault, bug = "true",
-                    "an arbiter fell, starting it again");
+                    retry = ?pause, "an arbiter fell, starting it again after a pause");
             }
             self.clear(index, &fallen.interface.name);
         }
         self.start_missing();
+    }
+
+    /// The arbiter of this interface fell: how long it rests before it starts again.
+    fn rest(&mut self, index: NonZeroU32) -> Duration {
+        let now = Instant::now();
+        let times = self
+            .fallen
+            .get(&index)
+            .filter(|fallen| now < fallen.until + FORGOTTEN)
+            .map_or(0, |fallen| fallen.times);
+        let pause = LONGEST.min(SHORTEST * 2_u32.saturating_pow(times.min(16)));
+        let until = now + pause;
+        let times = times.saturating_add(1);
+        self.fallen.insert(index, Fallen { times, until });
+        pause
+    }
+
+    fn rests(&self, index: NonZeroU32) -> bool {
+        let fallen = self.fallen.get(&index);
+        fallen.is_some_and(|fallen| Instant::now() < fallen.until)
+    }
+
+    /// When the next arbiter has rested.
+    fn next_start(&self) -> Option<Instant> {
+        let wanted = self.fallen.iter().filter(|(index, _)| {
+            self.wanted.contains_key(index) && !self.running.contains_key(index)
+        });
+        wanted.map(|(_, fallen)| fallen.until).min()
     }
 
     /// Lets go what a fallen segment held.
@@ -246,17 +301,12 @@ impl Segments {
         let table = self.tables.of(index);
         table.mute(false);
         table.promise(None);
-        let held: Vec<IpAddr> = table
-            .load()
-            .map(|answers| answers.keys().copied().collect())
-            .unwrap_or_default();
-        table.publish(HashMap::new());
-        for address in held {
-            let report = Report::Released {
-                address,
-                cause: Cause::LinkDown,
-                to: None,
-            };
+        let released = table.clear().into_iter().map(|address| Report::Released {
+            address,
+            cause: Cause::LinkDown,
+            to: None,
+        });
+        for report in released.map(Some).chain([None]) {
             let interface = name.to_owned();
             let at = Instant::now();
             let _the_process_ends = self.told.send(Told {
@@ -273,7 +323,7 @@ mod tests {
     use ferrolb_speaker_arbiter::{Key, NodeId, Profile};
 
     use super::*;
-    use crate::lab::{VIP, in_lab};
+    use ferrolb_speaker_responder::lab::{VIP, in_lab};
 
     /// Input: an arbiter that panics, as one would on a frame it cannot bear, while it holds an address.
     /// Output: the address is let go, the fall is counted, and the interface has another arbiter.
@@ -291,8 +341,7 @@ mod tests {
             let mut segments = Segments::new(settings, tables.clone(), metrics.clone(), tell);
             let index = lab.near.index;
             let table = tables.of(index);
-            let held = metrics.held(&VIP.to_string());
-            table.publish(HashMap::from([(VIP.into(), held.into())]));
+            table.insert(VIP.into(), metrics.held(VIP.into()));
             table.mute(true);
             let task = segments
                 .tasks
@@ -307,17 +356,23 @@ mod tests {
 
             let ended = segments.tasks.join_next_with_id().await.unwrap();
             segments.ended(ended);
-            assert!(table.load().unwrap().is_empty());
+            assert!(table.open().is_some() && !table.holds(VIP.into()));
             assert_eq!(metrics.wire.restarts.get(), 1);
-            let told = told.recv().await.unwrap();
-            assert_eq!(told.interface, "near");
+            let (first, last) = (told.recv().await.unwrap(), told.recv().await.unwrap());
+            assert_eq!((first.interface.as_str(), last.report), ("near", None));
             let released = Report::Released {
                 address: VIP.into(),
                 cause: Cause::LinkDown,
                 to: None,
             };
-            assert_eq!(told.report, released);
+            assert_eq!(first.report, Some(released));
+            assert!(segments.running.is_empty() && segments.rests(index));
+            resting(segments.next_start()).await;
+            segments.start_missing();
             assert!(segments.running.contains_key(&index) && segments.tasks.len() == 1);
+            // Each fall is answered later, up to half a minute.
+            let pauses: Vec<_> = (0..12).map(|_| segments.rest(index).as_millis()).collect();
+            assert_eq!((pauses[0], pauses[1], pauses[11]), (200, 400, 30_000));
         });
     }
 }

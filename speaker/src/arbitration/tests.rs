@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ferrolb_speaker_arbiter::{Cause, NodeId, Report};
+use ferrolb_speaker_responder::lab::{OTHER, VIP, ip, said};
 use ferrolb_speaker_wire::{gratuitous, solicited_node, unsolicited};
 
 use self::nodes::{Node, Segment, in_segment};
-use crate::lab::{OTHER, VIP, ip, said};
 
 const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x240);
 
@@ -67,8 +67,8 @@ fn a_node_alone_takes_addresses_and_makes_them_known() {
         assert_eq!(node.told(took).await, (VIP.into(), Cause::Unheld, None));
         heard.await;
         assert_eq!(segment.ask(VIP, 3).await, [node.mac; 3]);
-        let count = |address: Ipv4Addr| metrics.held(&address.to_string()).gratuitous;
-        assert!(count(VIP).get() >= 2);
+        let count = |address: Ipv4Addr| metrics.held(address.into()).counters.gratuitous();
+        assert!(count(VIP) >= 2);
 
         let heard = segment.listen(vec![unsolicited(VIP6, node.mac).to_vec()]);
         node.stand(VIP6, &["a"]);
@@ -86,14 +86,14 @@ fn a_node_alone_takes_addresses_and_makes_them_known() {
         }
         node.member(solicited_node(VIP6), false).await;
         node.until_answered(&[]).await;
-        let before = count(VIP).get();
+        let before = count(VIP);
         node.stand(OTHER, &["a"]);
         segment.listen(pair(OTHER).to_vec()).await;
         // A round and the next.
-        while count(OTHER).get() < 4 {
+        while count(OTHER) < 4 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(count(VIP).get(), before);
+        assert_eq!(count(VIP), before);
     });
 }
 

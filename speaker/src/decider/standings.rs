@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ferrolb_config::ObjectName;
-use ferrolb_speaker_arbiter::{Candidates, NodeId, PeerFacts};
+use ferrolb_speaker_arbiter::{Candidates, NodeId, PeerFacts, Wish};
 use ferrolb_speaker_core::{Peer, Service, View, standing};
 
 use crate::act::Names;
@@ -22,8 +22,6 @@ pub(super) struct Standings {
     names: Names,
     /// The wishes of the operator that were heeded, by the Service they stand on.
     wishes: HashMap<ObjectName, String>,
-    /// That on this Node.
-    node_wish: Option<String>,
 }
 
 impl Standings {
@@ -36,7 +34,6 @@ impl Standings {
             peers: Vec::new(),
             names: Names::default(),
             wishes: HashMap::new(),
-            node_wish: None,
         }
     }
 
@@ -61,7 +58,7 @@ impl Standings {
         let facts = others.map(|peer| PeerFacts {
             node: NodeId::of(&peer.node),
             address: peer.address,
-            gossip: Some(peer.live),
+            believed: Some(peer.live),
             legacy: peer.legacy,
         });
         self.words.tell(Word::Peers(facts.collect()));
@@ -108,8 +105,9 @@ impl Standings {
         }
     }
 
-    /// Heeds the wish on a Service (`ferrolb.io/move`) once, when it appears or changes: the name of the node its addresses
-    /// are to move to, or anything else for the best of the others. What stood there before this speaker started is past.
+    /// Heeds the wish on a Service (`ferrolb.io/move`) once, when it appears, changes or goes: the name of the node its
+    /// addresses are to be at, or anything else to have them moved to the best of the others. What stood there before this
+    /// speaker started is past, but for the order of nodes, in which one that is named comes first.
     pub(super) fn wish(
         &mut self,
         name: &ObjectName,
@@ -117,38 +115,29 @@ impl Standings {
         wish: Option<String>,
         past: bool,
     ) {
-        let Some(wish) = wish else {
-            self.wishes.remove(name);
+        if self.wishes.get(name) == wish.as_ref() {
             return;
+        }
+        let heeded = wish.as_deref().map(|wish| {
+            let named = self.peers.iter().find(|peer| peer.node == wish);
+            named.map_or(Wish::Away, |peer| Wish::To(NodeId::of(&peer.node)))
+        });
+        match wish {
+            Some(wish) => self.wishes.insert(name.clone(), wish),
+            None => self.wishes.remove(name),
         };
-        if self.wishes.get(name) == Some(&wish) {
-            return;
-        }
-        let to = self.peers.iter().find(|peer| peer.node == wish);
-        let to = to.map(|peer| NodeId::of(&peer.node));
-        self.wishes.insert(name.clone(), wish);
-        if past || to == Some(NodeId::of(&self.node)) {
-            return;
-        }
-        for address in service.addresses() {
-            self.words.tell(Word::Move(address, to));
+        if !past {
+            for address in service.addresses() {
+                self.words.tell(Word::Wish(address, heeded));
+            }
         }
     }
 
-    /// Forgets a Service that is gone.
+    /// Forgets a Service that is gone, with its wish: another may go on to have its addresses.
     pub(super) fn forget(&mut self, name: &ObjectName) {
-        self.wishes.remove(name);
-    }
-
-    /// Heeds the wish on a Node in the same way: everything this node holds is to move to the best of the others.
-    pub(super) fn node_wish(&mut self, node: &str, wish: Option<String>, past: bool) {
-        if node != self.node || self.node_wish == wish {
-            return;
-        }
-        self.node_wish = wish;
-        if self.node_wish.is_some() && !past {
-            for address in self.told.keys() {
-                self.words.tell(Word::Move(*address, None));
+        if self.wishes.remove(name).is_some() {
+            for address in self.addresses.get(name).into_iter().flatten() {
+                self.words.tell(Word::Wish(*address, None));
             }
         }
     }

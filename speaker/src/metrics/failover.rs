@@ -1,10 +1,13 @@
 //! Who answers for what, and what other nodes were seen to do.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
+
+use ferrolb_speaker_wire::MacAddr;
 
 use super::register;
 
@@ -32,6 +35,8 @@ pub struct FailoverMetrics {
     pub stalls: IntCounter,
     /// Hosts that had used an address and have not shown that they know where it is now.
     pub unlearned: IntCounter,
+    /// `ferrolb_layer2_address_conflict{ip,interface,mac}`: 1 while a host that is no speaker answers for the address.
+    strangers: IntGaugeVec,
     /// `ferrolb_layer2_conflicts_total{kind}`: answers of a `stranger`, or of a node's kernel (`strictARP`).
     pub conflicts: IntCounterVec,
 }
@@ -102,6 +107,16 @@ impl FailoverMetrics {
                 "ferrolb_failover_unlearned_total",
                 "Number of hosts told three times that an address has moved that did not answer.",
             )?,
+            strangers: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "ferrolb_layer2_address_conflict",
+                        "1 while a host that is no speaker answers for an address of this cluster, with its hardware address.",
+                    ),
+                    &["ip", "interface", "mac"],
+                )?,
+            )?,
             conflicts,
         })
     }
@@ -116,6 +131,25 @@ impl FailoverMetrics {
     pub fn released(&self, interface: &str, cause: &str) {
         self.held.with_label_values(&[interface]).dec();
         self.changes.with_label_values(&["released", cause]).inc();
+    }
+
+    /// The arbiter of an interface is no more.
+    pub fn gone(&self, interface: &str) {
+        // Only absent if nothing was ever held there.
+        let _absent = self.held.remove_label_values(&[interface]);
+    }
+
+    /// A host that is no speaker answers for an address.
+    pub fn stranger(&self, address: IpAddr, interface: &str, mac: MacAddr) {
+        let labels = [&address.to_string(), interface, &mac.to_string()];
+        self.strangers.with_label_values(&labels).set(1);
+    }
+
+    /// It does so no more.
+    pub fn stranger_gone(&self, address: IpAddr, interface: &str, mac: MacAddr) {
+        let labels = [&address.to_string(), interface, &mac.to_string()];
+        // Only absent if it was never set.
+        let _absent = self.strangers.remove_label_values(&labels);
     }
 
     /// A node was found to be down after that long a silence.

@@ -3,15 +3,13 @@
 use anyhow::{Context as _, anyhow};
 use ferrolb_runtime::ready::Ready;
 use ferrolb_speaker_arbiter::{Key, NodeId};
+use ferrolb_speaker_responder::{self as responder, Interfaces, Responder, Tables};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::arbitration::{self, Arbitration, Told, Words};
 use crate::args::Args;
-use crate::interfaces::Interfaces;
 use crate::metrics::Metrics;
-use crate::responder::{self, Responder};
-use crate::table::Tables;
 
 /// Both, running.
 pub(super) struct Threads {
@@ -40,7 +38,7 @@ impl Threads {
             key.clone(),
             metrics.wire.clone(),
             silence.clone(),
-            ready.pulse("responder", responder::PULSE),
+            ready.pulse("responder", responder::PULSE).keep(),
         )
         .context("cannot start the responder")?;
         let settings = arbitration::Settings {

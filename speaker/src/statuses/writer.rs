@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use ferrolb_config::ObjectName;
 use ferrolb_config_api::{InterfaceName, ServiceL2Status};
+use ferrolb_runtime::courtesy;
 use ferrolb_runtime::watch::{self, Change, Unavailable};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -16,12 +17,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
 use super::Statuses;
 use super::book::{Book, Content, Plan, Shown, Write};
 
-/// Plans carried out at once.
+/// Plans carried out at once, the pauses after them included.
 const AT_ONCE: usize = 4;
 
 const NODE: &str = "metallb.io/node";
@@ -79,6 +80,7 @@ pub async fn write(client: Client, identity: Identity, statuses: Statuses, error
         objects,
         owner: OnceCell::new(),
     });
+    let (tell, outcomes) = mpsc::unbounded_channel();
     let mut worker = Worker {
         hand,
         book: Book::new(),
@@ -86,6 +88,8 @@ pub async fn write(client: Client, identity: Identity, statuses: Statuses, error
         available: false,
         failing: false,
         under_way: JoinSet::new(),
+        tell,
+        outcomes,
         errors,
     };
     tokio::select! {
@@ -103,7 +107,10 @@ struct Worker {
     available: bool,
     /// The last plan failed, and that was said.
     failing: bool,
-    under_way: JoinSet<Outcome>,
+    /// Plans being carried out, and pauses after them.
+    under_way: JoinSet<()>,
+    tell: mpsc::UnboundedSender<Outcome>,
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
     errors: IntCounter,
 }
 
@@ -132,12 +139,9 @@ impl Worker {
                     Some(change) => self.take_in(change),
                     None => return,
                 },
-                Some(ended) = self.under_way.join_next() => {
-                    // A plan does not panic; if it did, its Service would wait for the next start.
-                    if let Ok(outcome) = ended {
-                        self.finish(outcome);
-                    }
-                }
+                // A plan does not panic; if it did, its Service would wait for the next start.
+                Some(outcome) = self.outcomes.recv() => self.finish(outcome),
+                Some(_) = self.under_way.join_next() => {}
                 () = sleep_until(deadline.unwrap_or_else(now).into()), if may_start && deadline.is_some() => {}
             }
         }
@@ -148,9 +152,13 @@ impl Worker {
             let Some(plan) = self.book.next(now()) else {
                 return;
             };
-            let hand = self.hand.clone();
-            self.under_way
-                .spawn(async move { hand.carry_out(plan).await });
+            let (hand, tell) = (self.hand.clone(), self.tell.clone());
+            self.under_way.spawn(async move {
+                let begun = tokio::time::Instant::now();
+                // The worker ends with this set.
+                let _ = tell.send(hand.carry_out(plan).await);
+                sleep(courtesy::pause_after(begun.elapsed())).await;
+            });
         }
     }
 

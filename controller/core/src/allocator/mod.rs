@@ -148,7 +148,7 @@ impl Allocator {
     pub(crate) fn holders(&self, address: IpAddr) -> Vec<ObjectName> {
         let tenancy = self.tenancies.get(&address.to_canonical());
         tenancy
-            .map(|tenancy| tenancy.holders.iter().cloned().collect())
+            .map(|tenancy| tenancy.holders.clone())
             .unwrap_or_default()
     }
 

@@ -43,8 +43,10 @@ pub(crate) struct Terms {
 pub(super) struct Tenancy {
     /// The key of the Service that came or changed last; all have the same if there are several.
     pub(super) key: Key,
-    pub(super) holders: BTreeSet<ObjectName>,
-    pub(super) ports: BTreeMap<Port, ObjectName>,
+    /// In order. Not in a tree: nearly always there is one, and a tree's node has room for eleven.
+    pub(super) holders: Vec<ObjectName>,
+    /// In order of the ports, each once.
+    ports: Vec<(Port, ObjectName)>,
 }
 
 impl Tenancy {
@@ -52,8 +54,8 @@ impl Tenancy {
     pub(super) fn new(key: Key) -> Self {
         Self {
             key,
-            holders: BTreeSet::new(),
-            ports: BTreeMap::new(),
+            holders: Vec::new(),
+            ports: Vec::new(),
         }
     }
 
@@ -80,7 +82,7 @@ impl Tenancy {
         let taken = terms
             .ports
             .iter()
-            .find(|port| self.ports.get(port).is_some_and(|holder| holder != name));
+            .find(|port| self.holder_of(**port).is_some_and(|holder| holder != name));
         match taken {
             Some(port) => Err(Refusal::PortInUse {
                 port: *port,
@@ -93,22 +95,43 @@ impl Tenancy {
     /// Adds the Service, which was admitted and is not here.
     pub(super) fn enter(&mut self, name: &ObjectName, terms: &Terms) {
         self.key = terms.key.clone();
-        self.holders.insert(name.clone());
-        self.ports
-            .extend(terms.ports.iter().map(|port| (*port, name.clone())));
+        if let Err(place) = self.holders.binary_search(name) {
+            self.holders.reserve_exact(1);
+            self.holders.insert(place, name.clone());
+        }
+        self.ports.reserve_exact(terms.ports.len());
+        for port in &terms.ports {
+            match self.place(*port) {
+                Ok(place) => {
+                    if let Some((_, holder)) = self.ports.get_mut(place) {
+                        holder.clone_from(name);
+                    }
+                }
+                Err(place) => self.ports.insert(place, (*port, name.clone())),
+            }
+        }
     }
 
     /// Removes the Service, which was here on these terms.
     pub(super) fn leave(&mut self, name: &ObjectName, terms: &Terms) {
-        self.holders.remove(name);
-        for port in &terms.ports {
-            self.ports.remove(port);
-        }
+        self.holders.retain(|holder| holder != name);
+        self.ports.retain(|(port, _)| !terms.ports.contains(port));
+    }
+
+    /// Where a port is among those in use, or would be.
+    fn place(&self, port: Port) -> Result<usize, usize> {
+        self.ports.binary_search_by_key(&port, |(port, _)| *port)
+    }
+
+    /// Who uses a port.
+    fn holder_of(&self, port: Port) -> Option<&ObjectName> {
+        let place = self.place(port).ok()?;
+        self.ports.get(place).map(|(_, holder)| holder)
     }
 
     /// The ports in use, as an index of addresses to share needs them.
     pub(super) fn signature(&self) -> BTreeSet<Port> {
-        self.ports.keys().copied().collect()
+        self.ports.iter().map(|(port, _)| *port).collect()
     }
 }
 

@@ -241,7 +241,8 @@ impl Arbiter {
             .copied();
         if let Some(address) = next {
             let nonce = self.next_nonce();
-            self.send_to(Kind::Claim, mac, NodeId::NOBODY, nonce, address);
+            // Named, so that it does not take this for what clients hear.
+            self.send_to(Kind::Claim, mac, node, nonce, address);
         }
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.insisted = next;
@@ -262,6 +263,7 @@ impl Arbiter {
         self.rewatch();
         // Who waits for one that is proven now may ask when it does nothing.
         self.settle_waiting(node);
+        self.settle_staying();
         if let Some(peer) = self.peers.get(&node)
             && let (Some(address), Some(mac)) = (peer.node_address, peer.mac)
         {
@@ -362,7 +364,7 @@ impl Arbiter {
                 peer.state == Liveness::Unknown
                     && peer.listed
                     && !peer.legacy
-                    && peer.gossip != Some(false)
+                    && peer.believed != Some(false)
             })
             .map(|(node, _)| *node)
             .collect();

@@ -105,6 +105,7 @@ impl Arbiter {
         }
         self.nonce = nonce;
         self.broadcast(Kind::Ask, NodeId::NOBODY, nonce, address);
+        self.ask_each(address, nonce);
         true
     }
 
@@ -118,12 +119,13 @@ impl Arbiter {
         let unproven = !legacy && hold.order().iter().any(unproven);
         // Where very many are asked for, once must do: should another node hold one after all, both will notice.
         let crowded = self.asks.len() > self.profile.pace as usize / 50;
+        let denied = !legacy && !unproven && self.denied_by_all(address);
         match hold.plain {
             Some(_) if legacy && round < LEGACY_ASKS => self.ask(address),
             Some(_) if unproven && round < UNPROVEN_ASKS => self.ask(address),
             Some(mac) if !legacy && !hold.ours => self.kept_by_stranger(address, mac),
             _ if legacy => self.take(address, Cause::Legacy, None),
-            _ if round < ASKS && !crowded => self.ask(address),
+            _ if round < ASKS && !crowded && !denied => self.ask(address),
             _ => {
                 let from = hold.holder;
                 self.take(address, Cause::Unheld, from);

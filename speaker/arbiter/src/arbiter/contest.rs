@@ -181,6 +181,7 @@ impl Arbiter {
                 hold.holder = None;
                 self.settle(address);
             }
+            State::Asking { .. } => self.denies(address, node, nonce),
             _ => {}
         }
     }
@@ -238,8 +239,8 @@ impl Arbiter {
         }
     }
 
-    /// A new Claim by a peer.
-    pub(super) fn claimed(&mut self, address: IpAddr, node: NodeId) {
+    /// A new Claim by a peer, to all or to me alone.
+    pub(super) fn claimed(&mut self, address: IpAddr, node: NodeId, to_all: bool) {
         let now = self.now;
         let alive = self.alive(node);
         if self.held.contains(&address)
@@ -256,7 +257,7 @@ impl Arbiter {
         let Some(hold) = self.holds.get_mut(&address) else {
             return;
         };
-        hold.conceded = false;
+        hold.conceded &= !to_all;
         match hold.state {
             State::Idle => hold.holder = Some(node),
             State::Standby | State::Asking { .. } | State::Entering { .. } => {
@@ -482,8 +483,8 @@ impl Arbiter {
         order.iter().find(|node| **node != self.me && there(**node)) == Some(&heir)
     }
 
-    /// Answers the mutual question of a hand-over that lost a frame: who says that it does not hold an address gives up
-    /// what it was to receive until it asks anew.
+    /// Who says that it does not hold an address must not take it on a Go that was under way: it is ready anew. Asked in
+    /// passing, the other goes on with the hand-over as if nothing was.
     fn denied(&mut self, address: IpAddr, node: NodeId) {
         if let Some(hold) = self.holds.get(&address)
             && let State::Entering {
@@ -491,16 +492,7 @@ impl Arbiter {
             } = hold.state
             && from == node
         {
-            let nonce = self.next_nonce();
-            self.set_state(
-                address,
-                State::Entering {
-                    from,
-                    nonce,
-                    tries,
-                    cause,
-                },
-            );
+            self.entering(address, from, tries, cause);
         }
     }
 }

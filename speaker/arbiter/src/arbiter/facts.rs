@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Arbiter, STOP};
+use super::{Arbiter, STOP, ms};
 use crate::event::{Candidates, Output, PeerFacts};
 use crate::frame::NodeId;
 use crate::hold::{Deadline, Hold};
 use crate::peer::{Liveness, Peer};
+
+/// How many addresses are decided again before other deadlines are seen to: half a millisecond's worth with hundreds of nodes.
+const SETTLED_AT_ONCE: usize = 256;
 
 impl Arbiter {
     pub(super) fn set_peers(&mut self, facts: &[PeerFacts]) {
@@ -15,16 +18,16 @@ impl Arbiter {
         let was: BTreeMap<NodeId, (bool, bool)> = self
             .peers
             .iter()
-            .map(|(node, peer)| (*node, (peer.alive(), peer.alive_by_gossip())))
+            .map(|(node, peer)| (*node, (peer.alive(), peer.believed_alive())))
             .collect();
-        let gossip: BTreeMap<NodeId, Option<bool>> = self
+        let believed: BTreeMap<NodeId, Option<bool>> = self
             .peers
             .iter()
-            .map(|(node, peer)| (*node, peer.gossip))
+            .map(|(node, peer)| (*node, peer.believed))
             .collect();
         for peer in self.peers.values_mut() {
             peer.listed = false;
-            peer.gossip = None;
+            peer.believed = None;
             peer.legacy = false;
         }
         self.kernels.clear();
@@ -34,8 +37,8 @@ impl Arbiter {
                 .entry(facts.node)
                 .or_insert_with(|| Peer::new(now));
             if peer.state == Liveness::Unknown
-                && facts.gossip == Some(true)
-                && gossip.get(&facts.node) != Some(&Some(true))
+                && facts.believed == Some(true)
+                && believed.get(&facts.node) != Some(&Some(true))
             {
                 // It may be coming just now.
                 peer.expect();
@@ -60,7 +63,7 @@ impl Arbiter {
             .iter()
             .filter(|(node, peer)| {
                 was.get(node)
-                    .is_some_and(|was| *was != (peer.alive(), peer.alive_by_gossip()))
+                    .is_some_and(|was| *was != (peer.alive(), peer.believed_alive()))
             })
             .map(|(node, _)| *node)
             .chain(
@@ -92,6 +95,8 @@ impl Arbiter {
         hold.challenge_at = None;
         hold.challenges = 0;
         hold.orphan_at = None;
+        hold.rounds = 0;
+        hold.offer_at = None;
         if first && self.link {
             self.introduce();
             self.watch_again();
@@ -118,7 +123,7 @@ impl Arbiter {
         if up {
             self.introduce();
         }
-        self.settle_all();
+        self.settle_at_once();
     }
 
     pub(super) fn stop(&mut self) {
@@ -127,7 +132,7 @@ impl Arbiter {
         }
         self.stopping = Some(self.now);
         self.timers.set(Deadline::Stop, self.now + STOP);
-        self.settle_all();
+        self.settle_at_once();
         self.collected = true;
         self.next_moves();
     }
@@ -139,10 +144,31 @@ impl Arbiter {
         }
     }
 
+    /// Decides again about every address: about some at once, and about the others in the milliseconds that follow, so that
+    /// no deadline is missed however many there are.
     pub(super) fn settle_all(&mut self) {
+        self.unsettled.extend(self.holds.keys());
+        self.settle_some();
+    }
+
+    /// The same before anything else happens.
+    fn settle_at_once(&mut self) {
+        self.unsettled.clear();
         let addresses: Vec<IpAddr> = self.holds.keys().copied().collect();
         for address in addresses {
             self.settle(address);
+        }
+    }
+
+    pub(super) fn settle_some(&mut self) {
+        for _ in 0..SETTLED_AT_ONCE {
+            let Some(address) = self.unsettled.pop_first() else {
+                return;
+            };
+            self.settle(address);
+        }
+        if !self.unsettled.is_empty() {
+            self.timers.set(Deadline::Settle, self.now + ms(1));
         }
     }
 

@@ -55,31 +55,26 @@ impl Arbiter {
     }
 
     /// Wants an address moved away. Many wait for their turn.
-    pub(super) fn queue_move(&mut self, address: IpAddr, to: Option<NodeId>, cause: Cause) {
-        if self
-            .moves
-            .iter()
-            .take(UNDER_WAY)
-            .any(|(other, _, _)| *other == address)
-        {
+    pub(super) fn queue_move(&mut self, address: IpAddr, cause: Cause) {
+        let Some(hold) = self.holds.get_mut(&address) else {
             return;
-        }
-        let movable = self
-            .holds
-            .get(&address)
-            .is_some_and(|hold| matches!(hold.state, State::Holding | State::Contested { .. }));
-        if movable {
-            self.moves.push_back((address, to, cause));
+        };
+        let movable = matches!(hold.state, State::Holding | State::Contested { .. });
+        if movable && !std::mem::replace(&mut hold.queued, true) {
+            self.moves.push_back((address, cause));
             self.next_moves();
         }
     }
 
     pub(super) fn next_moves(&mut self) {
         while self.moving.len() < UNDER_WAY {
-            let Some((address, to, cause)) = self.moves.pop_front() else {
+            let Some((address, cause)) = self.moves.pop_front() else {
                 break;
             };
-            self.offer(address, to, cause);
+            if let Some(hold) = self.holds.get_mut(&address) {
+                hold.queued = false;
+                self.offer(address, cause);
+            }
         }
         // Who refused may yet take it, or another: until all is tried, or the time is up.
         if self.collected
@@ -101,17 +96,14 @@ impl Arbiter {
         }
     }
 
-    fn offer(&mut self, address: IpAddr, to: Option<NodeId>, cause: Cause) {
+    fn offer(&mut self, address: IpAddr, cause: Cause) {
         let Some(hold) = self.holds.get(&address) else {
             return;
         };
         if !matches!(hold.state, State::Holding | State::Contested { .. }) {
             return;
         }
-        let Some(to) = to
-            .filter(|to| hold.eligible(*to) && self.presence(*to) == Some(true))
-            .or_else(|| self.heir(address))
-        else {
+        let Some(to) = self.successor(address) else {
             return;
         };
         let nonce = self.next_nonce();
@@ -162,8 +154,8 @@ impl Arbiter {
             self.timers.set(Deadline::Hold(address), now + OFFER);
         } else {
             self.set_state(address, State::Holding);
+            self.declined(address, to);
             self.moved_on(address);
-            self.settle(address);
         }
     }
 
@@ -194,7 +186,7 @@ impl Arbiter {
         self.entering(address, from, 1, cause);
     }
 
-    fn entering(&mut self, address: IpAddr, from: NodeId, tries: u8, cause: Cause) {
+    pub(super) fn entering(&mut self, address: IpAddr, from: NodeId, tries: u8, cause: Cause) {
         let nonce = self.next_nonce();
         if let Some(hold) = self.holds.get_mut(&address) {
             hold.state = State::Entering {
@@ -388,17 +380,8 @@ impl Arbiter {
             }
             State::Offering { to, .. } if to == node => {
                 hold.state = State::Holding;
-                hold.refused.push(node);
                 self.moving.remove(&address);
-                if self.heir(address).is_some() {
-                    self.settle(address);
-                } else {
-                    if let Some(hold) = self.holds.get_mut(&address) {
-                        hold.refused.clear();
-                    }
-                    // Whoever refuses may yet learn that it is eligible.
-                    self.timers.set(Deadline::Hold(address), self.now + ms(100));
-                }
+                self.declined(address, node);
                 self.next_moves();
             }
             _ => {}

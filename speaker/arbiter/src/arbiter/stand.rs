@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::asking::ASK;
 use super::{Arbiter, ms};
-use crate::event::{Cause, Output, Report};
+use crate::event::{Cause, Obstacle, Output, Report, Wish};
 use crate::frame::{Kind, NodeId};
 use crate::hold::{Deadline, State};
 use crate::mutation::Mutation;
@@ -85,7 +85,7 @@ impl Arbiter {
     fn legacy_owner(&self, address: IpAddr) -> Option<NodeId> {
         let order = self.holds.get(&address)?.order();
         let known = |node: &NodeId| self.peers.get(node);
-        let legacy = |peer: &Peer| peer.legacy && peer.alive_by_gossip();
+        let legacy = |peer: &Peer| peer.legacy && peer.believed_alive();
         // Who comes after me and never showed itself here changes nothing for me: it waits for me, not I for it.
         let blind = |peer: &Peer| peer.blind(self.now);
         let mut before = order.iter().take_while(|node| **node != self.me);
@@ -96,7 +96,7 @@ impl Arbiter {
         }
         // Gossip is late to see who comes; the wire saw it.
         let there = |peer: &Peer| {
-            peer.alive_by_gossip() || matches!(peer.state, Liveness::Up | Liveness::Suspect)
+            peer.believed_alive() || matches!(peer.state, Liveness::Up | Liveness::Suspect)
         };
         let alive = |node: &&NodeId| **node == self.me || known(node).is_some_and(there);
         order.iter().find(alive).copied()
@@ -193,6 +193,7 @@ impl Arbiter {
             let since = *hold.better_since.get_or_insert(now);
             let due = match failback {
                 _ if ineligible => Some(now),
+                _ if hold.sent_away => None,
                 Failback::After(wait) => Some(since.max(stable) + wait.max(SETTLED)),
                 Failback::Never => None,
             };
@@ -364,6 +365,10 @@ impl Arbiter {
         hold.yielded = false;
         hold.leave_by = None;
         hold.refused.clear();
+        hold.rounds = 0;
+        hold.offer_at = None;
+        hold.wish = None;
+        hold.sent_away = false;
         if matches!(cause, Cause::Moved | Cause::Failback | Cause::Ineligible) {
             hold.moved = Some(now);
         }
@@ -410,7 +415,9 @@ impl Arbiter {
             hold.taken_from = None;
             hold.leave_by = None;
             hold.refused.clear();
+            hold.sent_away = cause == Cause::Moved && hold.wish.take() == Some(Wish::Away);
         }
+        self.stays_no_more(address);
         self.forget_stranger(address);
         self.moved_on(address);
         self.settle(address);
@@ -436,28 +443,26 @@ impl Arbiter {
             } else if owner == me && leaving {
                 self.set_state(address, State::Holding);
                 self.timers.cancel(Deadline::Hold(address));
+            } else if owner == me && hold.wish.is_some() {
+                self.stays(address, Obstacle::Legacy, true);
             }
         } else if matches!(hold.state, State::LegacyLeaving { .. }) {
             self.set_state(address, State::Holding);
             self.timers.cancel(Deadline::Hold(address));
         } else if self.stopping.is_some() {
-            self.queue_move(address, None, Cause::Moved);
+            self.queue_move(address, Cause::Moved);
         } else if !hold.eligible(me) {
             let by = hold.leave_by.unwrap_or(now + ms(1000));
             if let Some(hold) = self.holds.get_mut(&address) {
                 hold.leave_by = Some(by);
             }
             if now < by && self.heir(address).is_some() {
-                self.queue_move(address, None, Cause::Ineligible);
+                self.queue_move(address, Cause::Ineligible);
             } else {
                 self.release(address, None, Cause::Ineligible);
             }
-        } else if !hold.willing().contains(&me)
-            && self
-                .heir(address)
-                .is_some_and(|heir| hold.willing().contains(&heir))
-        {
-            self.queue_move(address, None, Cause::Moved);
+        } else {
+            self.consider_leaving(address);
         }
     }
 

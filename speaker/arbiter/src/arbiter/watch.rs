@@ -342,6 +342,7 @@ impl Arbiter {
         });
         self.timers.set(Deadline::Peer(node), now + ms(100));
         self.settle_waiting(node);
+        self.settle_staying();
         self.rewatch();
     }
 

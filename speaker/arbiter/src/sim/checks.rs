@@ -65,6 +65,9 @@ pub struct Checks {
     /// What was said of strangers.
     pub strangers: Vec<(Time, usize, Report)>,
     pub released: Vec<(Time, usize, IpAddr, Cause)>,
+    /// What was said of addresses that are to move and stay.
+    pub stays: Vec<(Time, usize, Report)>,
+    pub offers: usize,
     up: BTreeSet<(usize, NodeId)>,
     node_change: BTreeMap<usize, Time>,
     cut_change: Time,
@@ -386,6 +389,7 @@ impl Checks {
 
     fn sent(&mut self, world: &mut World, station: usize, kind: Kind, frame: &crate::Frame) {
         let now = world.now;
+        self.offers += usize::from(kind == Kind::Offer);
         let clean =
             world.setup.loss == 0 && world.setup.stray.0 == 0 && !self.attacked && !self.restless;
         let busy = world

@@ -97,7 +97,7 @@ fn the_number_of_addresses_costs_nothing_at_rest_and_claims_keep_their_pace() {
         let peer = PeerFacts {
             node: ids[1 - node],
             address: None,
-            gossip: None,
+            believed: None,
             legacy: false,
         };
         pair.tell(node, Input::Peers(vec![peer]));

@@ -82,7 +82,7 @@ fn a_stop_hands_all_over() {
 fn a_wish_moves_all() {
     move_some("move", |world, at| {
         for index in 0..world.setup.addresses {
-            world.act(at, Act::Move(0, address(index), Some(1)));
+            world.act(at, Act::Move(address(index), Some(1)));
         }
     });
 }
@@ -196,5 +196,29 @@ fn who_comes_and_goes_waits_longer_each_time() {
             let least = (10 * S) << turn;
             assert!((least..2 * least + 20 * S).contains(wait), "{waits:?}");
         }
+    }
+}
+
+/// The watch's question may cross with Ready and Go: the hand-over goes on, and nobody answers with the old address again.
+#[test]
+fn a_question_in_passing_does_not_break_a_hand_over_off() {
+    for seed in 0..400 {
+        let mut world = calm(busy(1), seed);
+        // Clients ask before it moves, too.
+        let at = world.now + 50 * MS + seed * 250;
+        let macs = [world.stations[0].mac, world.stations[1].mac];
+        world.checks.record = true;
+        world.setup.client_every = MS;
+        world.act(at, Act::Move(address(0), Some(1)));
+        world.run_until(at + 300 * MS);
+        fine(&world);
+        let mut order: Vec<_> = world
+            .checks
+            .answers
+            .iter()
+            .map(|answer| answer.mac)
+            .collect();
+        order.dedup();
+        assert_eq!(order, macs, "seed {seed}");
     }
 }

@@ -274,7 +274,11 @@ fn befall(world: &mut World, random: &mut Random, theme: Theme, back: &mut Vec<A
         12 => {
             let to = random.below(world.nodes.len());
             let index = random.below(world.setup.addresses);
-            world.act(now, Act::Move(node, address(index), Some(to)));
+            let to = random.chance(800_000).then_some(to);
+            world.act(now, Act::Move(address(index), to));
+            if random.chance(500_000) {
+                back.push(Act::Unwish(address(index)));
+            }
         }
         13 => {
             world.act(now, Act::Stop(node));

@@ -409,12 +409,7 @@ fn a_planned_move_is_not_noticed() {
         let world = calm(busy_clients(2 + seed as usize % 4), seed);
         let (at, order) = (world.now, world.order[&address(0)].clone());
         let to = order[1 + seed as usize % (order.len() - 1)];
-        let world = move_well(
-            world,
-            at,
-            order[0],
-            vec![Act::Move(order[0], address(0), Some(to))],
-        );
+        let world = move_well(world, at, order[0], vec![Act::Move(address(0), Some(to))]);
         assert_eq!(holder(&world), to);
     }
 }

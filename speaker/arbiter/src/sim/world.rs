@@ -13,7 +13,9 @@ mod wires;
 use super::checks::Checks;
 use super::random::Random;
 use crate::mutation::Mutation;
-use crate::{Arbiter, Candidates, Frame, Input, Kind, Mac, NodeId, Output, PeerFacts, Profile};
+use crate::{
+    Arbiter, Candidates, Frame, Input, Kind, Mac, NodeId, Output, PeerFacts, Profile, Wish,
+};
 
 /// Microseconds.
 pub type Time = u64;
@@ -151,7 +153,10 @@ pub enum Act {
     Gossip,
     GossipBlocked(bool),
     Stop(usize),
-    Move(usize, IpAddr, Option<usize>),
+    /// The operator wants it at that node, which then comes first for everybody, or away from who holds it.
+    Move(IpAddr, Option<usize>),
+    /// And no more.
+    Unwish(IpAddr),
     /// Somebody repeats frames heard before, forges others.
     Attack(bool),
     AttackOnce,

@@ -39,6 +39,7 @@ fn load_balancer(ingress: &[&str], traffic_policy: TrafficPolicy) -> Service {
         ingress: ingress.iter().map(|text| IngressIp::from(*text)).collect(),
         traffic_policy,
         labels: Labels::new(),
+        wanted_at: None,
     }
 }
 

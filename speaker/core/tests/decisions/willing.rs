@@ -77,6 +77,57 @@ fn a_cordoned_node_comes_last_until_it_is_not() {
 }
 
 #[test]
+fn a_node_that_everything_is_to_be_moved_from_comes_last_and_says_why() {
+    let mut view = with_web(view());
+    let moved = Node {
+        moves_away: true,
+        ..cordoned(1)
+    };
+    view.apply_node("node-a".to_owned(), moved);
+    assert_eq!(ordered(&view), expected(["node-c", "node-b", "node-a"], 2));
+    let why = |view: &View, node| view.leaving(node).map(|why| why.to_string());
+    assert_eq!(
+        why(&view, "node-a").as_deref(),
+        Some("has the annotation ferrolb.io/move")
+    );
+    view.apply_node("node-b".to_owned(), not_ready(2));
+    assert_eq!(why(&view, "node-b").as_deref(), Some("is not Ready"));
+    assert_eq!(why(&view, "node-c"), None);
+    // Beside MetalLB's speakers, which know nothing of it, its rule holds.
+    view.set_members(members(&NODES, &[], &["node-c"]));
+    assert_eq!(ordered(&view), expected(["node-a", "node-c", "node-b"], 3));
+    assert_eq!(why(&view, "node-a"), None);
+}
+
+#[test]
+fn where_an_address_is_wanted_comes_first_if_it_may_and_is_willing() {
+    let mut view = view();
+    let wanted = |view: &mut View, at: &str| {
+        let service = Service {
+            wanted_at: Some(at.to_owned()),
+            ..load_balancer(&[ADDRESS], TrafficPolicy::Cluster)
+        };
+        with_service(view, "web", service, &[endpoint("node-b", true, true)]);
+        ordered(view)
+    };
+    let metallbs = expected(["node-a", "node-c", "node-b"], 3);
+    assert_eq!(
+        wanted(&mut view, "node-b"),
+        expected(["node-b", "node-a", "node-c"], 3)
+    );
+    assert_eq!(wanted(&mut view, "node-a"), metallbs);
+    assert_eq!(wanted(&mut view, "Sun Nov 22"), metallbs);
+    view.apply_node("node-b".to_owned(), cordoned(2));
+    assert_eq!(
+        wanted(&mut view, "node-b"),
+        expected(["node-a", "node-c", "node-b"], 2)
+    );
+    view.apply_node("node-b".to_owned(), ready_node(2));
+    view.set_members(members(&NODES, &[], &["node-c"]));
+    assert_eq!(wanted(&mut view, "node-b"), metallbs);
+}
+
+#[test]
 fn a_cordoned_node_keeps_its_place_where_the_operator_says_so() {
     let mut view = with_web(filled(View::new(Settings {
         leave_cordoned: false,

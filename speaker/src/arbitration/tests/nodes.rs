@@ -8,6 +8,10 @@ use std::time::Duration;
 use ferrolb_runtime::ready::Ready;
 use ferrolb_speaker_arbiter::{Candidates, Key, NodeId, PeerFacts, Profile, Report};
 use ferrolb_speaker_core::Reach;
+use ferrolb_speaker_responder::lab::{
+    CLIENT, FAR, Host, in_namespace, index, ip, wait_for_carrier,
+};
+use ferrolb_speaker_responder::{self as responder, Interfaces, Responder, Tables};
 use ferrolb_speaker_socket::{Inbox, PacketSocket};
 use ferrolb_speaker_wire::{FRAME_LEN, MacAddr, Operation, decode, filter, request};
 use tokio::sync::{mpsc, watch};
@@ -16,11 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arbitration::{self, Arbitration, Settings, Standing, Told, Word, Words};
 use crate::exclusions::Exclusions;
-use crate::interfaces::{self, Interfaces};
-use crate::lab::{CLIENT, FAR, Host, in_namespace, index, ip, wait_for_carrier};
+use crate::interfaces;
 use crate::metrics::Metrics;
-use crate::responder::{self, Responder};
-use crate::table::Tables;
 
 /// From one look at something that takes a while to the next.
 const LOOK: Duration = Duration::from_millis(10);
@@ -98,7 +99,7 @@ impl Segment {
                 runtime().block_on(interfaces::follow(excluded, found, names));
             });
             let wire = counted.wire.clone();
-            let pulse = Ready::new().pulse("responder", responder::PULSE);
+            let pulse = Ready::new().pulse("responder", responder::PULSE).keep();
             let (all, shared) = (read.clone(), key.clone());
             let responder =
                 responder::start(interfaces.clone(), all, shared, wire, stop, pulse).unwrap();
@@ -143,8 +144,8 @@ impl Segment {
                 let question = request(Ipv4Addr::new(10, 9, 0, 99), CLIENT, FAR);
                 while !wanted.is_empty() {
                     let inbox = tokio::select! {
-                        got = arp.receive(&mut one) => got.map(|()| &one),
-                        got = ndp.receive(&mut other) => got.map(|()| &other),
+                        got = arp.receive(&mut one) => got.map(|_| &one),
+                        got = ndp.receive(&mut other) => got.map(|_| &other),
                         () = sleep(LOOK) => {
                             arp.send(&[question]).await.unwrap();
                             continue;
@@ -349,7 +350,7 @@ impl Node {
         let facts = others.iter().map(|other| PeerFacts {
             node: NodeId::of(other.name),
             address: Some(other.address.into()),
-            gossip: Some(true),
+            believed: Some(true),
             legacy: false,
         });
         self.words.tell(Word::Peers(facts.collect()));
@@ -394,10 +395,13 @@ impl Node {
             let found = self
                 .seen
                 .iter()
-                .position(|told| pick(&told.report).is_some());
+                .position(|told| told.report.as_ref().and_then(&pick).is_some());
             if let Some(position) = found {
                 let told = self.seen.remove(position);
-                return (told.interface, pick(&told.report).unwrap());
+                return (
+                    told.interface,
+                    told.report.as_ref().and_then(&pick).unwrap(),
+                );
             }
             let told = self.told.recv().await.expect("the arbiters ended");
             eprintln!("{}: {told:?}", self.name);
@@ -410,7 +414,8 @@ impl Node {
         self.seen
             .extend(std::iter::from_fn(|| self.told.try_recv().ok()));
         let all = self.seen.iter();
-        all.filter_map(|told| pick(&told.report)).collect()
+        all.filter_map(|told| told.report.as_ref().and_then(&pick))
+            .collect()
     }
 
     /// Waits until `near` has its link-local address, so that NDP is spoken on it.
@@ -441,7 +446,7 @@ impl Node {
                     .map(|one| one.name().to_str().unwrap().to_owned());
                 let answers = |name: &String| {
                     let table = tables.of(index(name));
-                    table.load().is_some_and(|answers| !answers.is_empty())
+                    table.open().is_some_and(|answers| !answers.is_empty())
                 };
                 names.filter(answers).collect::<Vec<_>>()
             });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ferrolb_config::{AdvertisementWords, ObjectName};
 use ferrolb_runtime::watch::Change;
-use ferrolb_speaker_arbiter::{Candidates, Cause, NodeId, PeerFacts, Report};
+use ferrolb_speaker_arbiter::{Candidates, Cause, NodeId, Obstacle, PeerFacts, Report, Wish};
 use ferrolb_speaker_core::{Members, Reach, Reason};
 
 use super::bench::{Bench, Heard, released, told, took};
@@ -36,12 +36,12 @@ fn heard(order: &[&str], willing: usize, reach: Option<Reach>) -> Heard {
     Heard::Standing(FIRST, Some(standing))
 }
 
-/// The moves among what was heard since the last time.
-fn moves(bench: &mut Bench) -> Vec<(IpAddr, Option<NodeId>)> {
+/// The wishes among what was heard since the last time.
+fn wishes(bench: &mut Bench) -> Vec<(IpAddr, Option<Wish>)> {
     let heard = bench.heard().into_iter();
     heard
         .filter_map(|heard| match heard {
-            Heard::Move(address, to) => Some((address, to)),
+            Heard::Wish(address, wish) => Some((address, wish)),
             _ => None,
         })
         .collect()
@@ -105,7 +105,7 @@ async fn peers_are_told_before_standings_and_when_they_change() {
     let peer = |live| PeerFacts {
         node: other(),
         address: Some([192, 168, 1, 2].into()),
-        gossip: Some(live),
+        believed: Some(live),
         legacy: false,
     };
     let heard = bench.heard();
@@ -131,84 +131,186 @@ async fn peers_are_told_before_standings_and_when_they_change() {
 }
 
 #[tokio::test]
-async fn a_wish_on_a_service_moves_its_addresses_once() {
+async fn a_wish_on_a_service_is_told_once_for_each_address() {
     let mut bench = Bench::with_other();
     bench.configure("10.0.0.0/24");
     let both = ["10.0.0.3", "10.0.0.4"];
     bench.serve_all("web", &both);
-    assert_eq!(moves(&mut bench), []);
+    assert_eq!(wishes(&mut bench), []);
+    let me = NodeId::of("me");
     for (wish, expected) in [
-        (Some("other"), Some(Some(other()))),
+        (Some("other"), Some(Some(Wish::To(other())))),
         (Some("other"), None),
-        (Some("2026-01-01"), Some(None)),
-        (Some("nobody"), Some(None)),
-        // Where it is already, or is not held: nothing to do from here.
-        (Some("me"), None),
+        (Some("2026-01-01"), Some(Some(Wish::Away))),
+        (Some("nobody"), Some(Some(Wish::Away))),
+        (Some("me"), Some(Some(Wish::To(me)))),
+        (None, Some(None)),
         (None, None),
-        (Some("other"), Some(Some(other()))),
+        (Some("other"), Some(Some(Wish::To(other())))),
     ] {
         bench.serve_wishing("web", &both, wish);
-        let each = expected.map(|to| [(FIRST, to), (SECOND, to)]);
+        let each = expected.map(|wish| [(FIRST, wish), (SECOND, wish)]);
         let expected: Vec<_> = each.into_iter().flatten().collect();
-        assert_eq!(moves(&mut bench), expected, "{wish:?}");
+        assert_eq!(wishes(&mut bench), expected, "{wish:?}");
     }
-    // A Service of the same name that comes later has a wish of its own.
+    // It goes with its Service, and one of the same name that comes later has a wish of its own.
     bench.tell(Input::Service(Change::Deleted(web())));
+    assert_eq!(wishes(&mut bench), [(FIRST, None), (SECOND, None)]);
     bench.serve_wishing("web", &["10.0.0.3"], Some("other"));
-    assert_eq!(moves(&mut bench), [(FIRST, Some(other()))]);
+    assert_eq!(wishes(&mut bench), [(FIRST, Some(Wish::To(other())))]);
 }
 
 #[tokio::test]
-async fn wishes_from_before_the_start_are_past() {
+async fn the_node_an_address_is_wanted_at_comes_first_while_the_wish_stands() {
+    let mut bench = Bench::with_other();
+    bench.configure("10.0.0.0/24");
+    bench.serve("web", "10.0.0.3");
+    let orders = |bench: &mut Bench, wish| {
+        bench.heard();
+        bench.serve_wishing("web", &["10.0.0.3"], wish);
+        let heard = bench.heard().into_iter();
+        let mut orders = heard.filter(|heard| matches!(heard, Heard::Standing(..)));
+        orders.next()
+    };
+    let everywhere = Some(Reach::Everywhere);
+    let to_the_other = Some(heard(&["other", "me"], 2, everywhere.clone()));
+    assert_eq!(orders(&mut bench, Some("other")), to_the_other);
+    assert_eq!(bench.held(), [""; 0]);
+    let as_before = Some(heard(&["me", "other"], 2, everywhere));
+    assert_eq!(orders(&mut bench, Some("now")), as_before);
+    assert_eq!(orders(&mut bench, None), None);
+}
+
+#[tokio::test]
+async fn wishes_from_before_the_start_are_past_but_for_the_order() {
     let mut bench = Bench::new();
     bench.configure("10.0.0.0/24");
     bench.serve_wishing("web", &["10.0.0.3"], Some("other"));
     bench.node("other", "192.168.1.2", |_| {});
-    bench.node("me", "192.168.1.1", |me| me.wish = Some("now".to_owned()));
+    bench.node("me", "192.168.1.1", |_| {});
     bench.tell(Input::Speakers(None));
     bench.interfaces(&["eth0"]);
     bench.tell(Input::Members(Members::default()));
     bench.tell(Input::Service(Change::Synced));
     bench.tell(Input::Endpoints(Change::Synced));
     bench.tell(Input::Node(Change::Synced));
-    assert!(
-        bench
-            .heard()
-            .iter()
-            .all(|heard| !matches!(heard, Heard::Move(..)))
-    );
+    let told = bench.heard();
+    let first = heard(&["other", "me"], 2, Some(Reach::Everywhere));
+    assert!(told.contains(&first), "{told:?}");
+    assert!(!told.iter().any(|heard| matches!(heard, Heard::Wish(..))));
     bench.serve_wishing("web", &["10.0.0.3"], Some("other"));
-    bench.node("me", "192.168.1.1", |me| me.wish = Some("now".to_owned()));
-    assert_eq!(moves(&mut bench), []);
+    assert_eq!(wishes(&mut bench), []);
     bench.serve_wishing("web", &["10.0.0.3"], Some("again"));
-    bench.node("me", "192.168.1.1", |me| me.wish = Some("again".to_owned()));
-    assert_eq!(moves(&mut bench), [(FIRST, None), (FIRST, None)]);
+    assert_eq!(wishes(&mut bench), [(FIRST, Some(Wish::Away))]);
 }
 
 #[tokio::test]
-async fn a_wish_on_this_node_moves_everything_from_it_once() {
+async fn a_node_that_everything_is_moved_from_leaves_it_while_the_wish_stands() {
     let mut bench = Bench::with_other();
     bench.configure("10.0.0.0/24");
-    bench.serve_all("web", &["10.0.0.3", "10.0.0.4"]);
+    bench.serve("web", "10.0.0.3");
     bench.heard();
-    let wish = |bench: &mut Bench, node: &str, wish: Option<&str>| {
-        let address = if node == "me" {
-            "192.168.1.1"
-        } else {
-            "192.168.1.2"
-        };
-        bench.node(node, address, |facts| facts.wish = wish.map(str::to_owned));
-        let mut moves = moves(bench);
-        moves.sort();
-        moves
+    let wish = |bench: &mut Bench, wished| {
+        bench.node("me", "192.168.1.1", |facts| facts.node.moves_away = wished);
+        bench.heard()
     };
-    let everything = [(FIRST, None), (SECOND, None)];
-    assert_eq!(wish(&mut bench, "me", Some("1")), everything);
-    assert_eq!(wish(&mut bench, "me", Some("1")), []);
-    assert_eq!(wish(&mut bench, "other", Some("1")), []);
-    assert_eq!(wish(&mut bench, "me", None), []);
-    assert_eq!(wish(&mut bench, "me", Some("1")), everything);
-    assert_eq!(wish(&mut bench, "me", Some("2")), everything);
+    let everywhere = Some(Reach::Everywhere);
+    let left = heard(&["other", "me"], 1, everywhere.clone());
+    assert_eq!(wish(&mut bench, true), [left]);
+    let as_before = heard(&["me", "other"], 2, everywhere);
+    assert_eq!(wish(&mut bench, false), [as_before]);
+}
+
+#[tokio::test]
+async fn what_is_to_move_and_stays_is_told_on_the_object_that_asks_and_its_end() {
+    let mut bench = holding();
+    let stays = |wished| {
+        let obstacle = Obstacle::Unheard;
+        let report = Report::Stays {
+            address: FIRST,
+            obstacle,
+            wished,
+        };
+        told("eth0", report)
+    };
+    let no_more = told("eth0", Report::StaysNoMore { address: FIRST });
+    bench.arbiters_tell(vec![stays(true)]);
+    bench.arbiters_tell(vec![no_more.clone()]);
+    bench.node("me", "192.168.1.1", |me| me.node.unschedulable = true);
+    bench.arbiters_tell(vec![stays(false)]);
+    bench.arbiters_tell(vec![stays(false)]);
+    bench.arbiters_tell(vec![no_more]);
+    let told = bench.whole_events().await.into_iter().filter(|event| {
+        let reason = event["reason"].as_str().unwrap_or_default();
+        reason.starts_with("move")
+    });
+    let told: Vec<String> = told
+        .map(|event| {
+            let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+            let about = event["involvedObject"]["kind"].as_str().unwrap_or_default();
+            format!("{about} {} {}", text("reason"), text("message"))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "Service moveWaiting 10.0.0.3 is to move (ferrolb.io/move) and stays on node \"me\": no node that it might go to \
+             is heard here (eth0)",
+            "Service moveEnded 10.0.0.3 no longer waits to be moved from node \"me\": it has moved, or is not to move any more",
+            "Node moveWaiting node \"me\" is cordoned, and goes on answering for 10.0.0.3 (eth0): no node that it might go to \
+             is heard here",
+            "Node moveEnded nothing waits to be moved from node \"me\" any more",
+        ]
+    );
+}
+
+/// The bridge of a network plugin, say: each node has one, and each would say that it announces the address.
+#[tokio::test]
+async fn an_interface_that_no_other_node_shares_counts_for_nothing_while_another_has_company() {
+    let mut bench = holding();
+    bench.arbiters_tell(vec![
+        told("br0", took(FIRST, Cause::Unheld, None)),
+        told("eth0", Report::Up(other())),
+        told("eth0", released(FIRST, Cause::Moved, Some(other()))),
+    ]);
+    assert_eq!(bench.announced("default/web", "10.0.0.3"), 0);
+    // It is answered for there all the same.
+    let held = bench.metrics.failover.held.with_label_values(&["br0"]);
+    assert_eq!(held.get(), 1);
+    // Heard there as well, it counts.
+    bench.arbiters_tell(vec![told("br0", Report::Up(other()))]);
+    assert_eq!(bench.announced("default/web", "10.0.0.3"), 1);
+}
+
+#[tokio::test]
+async fn what_an_arbiter_said_is_past_with_it() {
+    let mut bench = holding();
+    let mac = [2, 0, 0, 0, 0, 9];
+    let stranger = Report::Stranger {
+        address: SECOND,
+        mac,
+    };
+    bench.arbiters_tell(vec![told("eth0", stranger)]);
+    let series = |bench: &Bench, name: &str| {
+        let scraped = bench.scraped().into_iter();
+        scraped
+            .filter(|line| line.starts_with(name))
+            .collect::<Vec<_>>()
+    };
+    let conflict = "ferrolb_layer2_address_conflict{";
+    assert_eq!(
+        series(&bench, conflict),
+        [
+            "ferrolb_layer2_address_conflict{interface=\"eth0\",ip=\"10.0.0.4\",mac=\"02:00:00:00:00:09\"} 1"
+        ]
+    );
+    assert_eq!(series(&bench, "ferrolb_layer2_held_addresses{").len(), 1);
+    let mut fell = told("eth0", Report::StrangerGone { address: SECOND });
+    fell.report = None;
+    bench.arbiters_tell(vec![fell]);
+    assert_eq!(series(&bench, conflict), [""; 0]);
+    assert_eq!(series(&bench, "ferrolb_layer2_held_addresses{"), [""; 0]);
+    assert_eq!(bench.announced("default/web", "10.0.0.3"), 0);
 }
 
 #[tokio::test]
@@ -326,7 +428,7 @@ async fn what_arbiters_tell_is_counted() {
     let told = reports.map(|(after, report)| Told {
         interface: "eth0".to_owned(),
         at: at + after,
-        report,
+        report: Some(report),
     });
     bench.arbiters_tell(told.to_vec());
     for (series, value) in [

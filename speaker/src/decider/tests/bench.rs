@@ -13,7 +13,7 @@ use ferrolb_runtime::events::Events;
 use ferrolb_runtime::metrics::ClientMetrics;
 use ferrolb_runtime::ready::Ready;
 use ferrolb_runtime::watch::Change;
-use ferrolb_speaker_arbiter::{Cause, NodeId, PeerFacts, Report};
+use ferrolb_speaker_arbiter::{Cause, NodeId, PeerFacts, Report, Wish};
 use ferrolb_speaker_core::{
     Endpoint, IngressIp, Members, Node, Reach, Service, Settings, SpeakerPod, TrafficPolicy, View,
 };
@@ -36,7 +36,7 @@ use crate::translate::{NodeFacts, ServiceFacts};
 pub enum Heard {
     Peers(Vec<PeerFacts>),
     Standing(IpAddr, Option<Standing>),
-    Move(IpAddr, Option<NodeId>),
+    Wish(IpAddr, Option<Wish>),
 }
 
 /// Stands in for the arbiters: where an address may be answered for here, it is taken if this node comes first, and let
@@ -76,7 +76,9 @@ impl Arbiters {
                         };
                     }
                 }
-                arbitration::Word::Move(address, to) => self.heard.push(Heard::Move(address, to)),
+                arbitration::Word::Wish(address, wish) => {
+                    self.heard.push(Heard::Wish(address, wish));
+                }
                 word => panic!("not the decider's to say: {word:?}"),
             }
         }
@@ -117,7 +119,7 @@ impl Arbiters {
         });
         let taken = wanted.difference(&self.held).map(|(address, interface)| {
             // The responder's counters are there with the first answer.
-            metrics.held(&address.to_string());
+            metrics.held(*address);
             told(interface, took(*address, Cause::Unheld, None))
         });
         let told = gone.chain(taken).collect();
@@ -131,7 +133,7 @@ pub fn told(interface: &str, report: Report) -> Told {
     Told {
         interface: interface.to_owned(),
         at: Instant::now(),
-        report,
+        report: Some(report),
     }
 }
 
@@ -276,7 +278,6 @@ impl Bench {
     pub fn node(&mut self, name: &str, address: &str, change: impl FnOnce(&mut NodeFacts)) {
         let mut facts = NodeFacts {
             node: live_node(address),
-            wish: None,
         };
         change(&mut facts);
         let name = ObjectName::new("", name);
@@ -299,6 +300,7 @@ impl Bench {
             ingress: ips.iter().map(|ip| IngressIp::from(*ip)).collect(),
             traffic_policy: TrafficPolicy::Cluster,
             labels: Labels::new(),
+            wanted_at: wish.map(str::to_owned),
         };
         let name = ObjectName::new("default", name);
         let endpoint = Endpoint {

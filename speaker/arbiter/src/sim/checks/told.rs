@@ -85,6 +85,9 @@ impl Checks {
                     self.fail(now, format!("L8: station {station} takes {address} ({cause:?}), and nothing happened for long"));
                 }
             }
+            Report::Stays { .. } | Report::StaysNoMore { .. } => {
+                self.stays.push((now, station, report));
+            }
             Report::Stranger { .. } | Report::StrangerGone { .. } => {
                 self.strangers.push((now, station, report));
             }

@@ -82,15 +82,14 @@ impl World {
                     }
                 }
             }
-            Act::Move(node, address, to) => {
-                let to = to.map(|to| self.nodes[to].id);
-                for segment in 0..self.setup.segments {
-                    let station = self.station(node, segment);
-                    if self.runs(station) {
-                        self.tell(station, Input::Move(address, to));
-                    }
+            Act::Move(address, to) => {
+                let wish = to.map_or(Wish::Away, |to| Wish::To(self.nodes[to].id));
+                if let Some(to) = to {
+                    self.prefer(address, to);
                 }
+                self.wish(address, Some(wish));
             }
+            Act::Unwish(address) => self.wish(address, None),
             Act::Attack(on) => {
                 self.attack = on;
                 self.checks.attacked |= on;
@@ -118,6 +117,36 @@ impl World {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    /// The order as it is with a node that the operator wants first, if it is willing.
+    fn prefer(&mut self, address: IpAddr, to: usize) {
+        let order = &self.order[&address];
+        let Some(place) = order.iter().position(|node| *node == to) else {
+            return;
+        };
+        let node = self.nodes[to].id;
+        let view = self.stations.iter().find_map(|it| it.view.get(&address));
+        let Some(view) = view.cloned() else {
+            return;
+        };
+        if view.order.iter().position(|one| *one == node) >= Some(view.willing) {
+            return;
+        }
+        let mut order = order.clone();
+        order.remove(place);
+        order.insert(0, to);
+        let lags = self.nodes.iter().map(|_| self.random.range(0, 20 * MS));
+        let lags = lags.collect();
+        self.befall(Act::View(address, order, view.willing, lags));
+    }
+
+    fn wish(&mut self, address: IpAddr, wish: Option<Wish>) {
+        for station in 0..self.stations.len() {
+            if self.runs(station) {
+                self.tell(station, Input::Wish(address, wish));
             }
         }
     }
@@ -230,7 +259,7 @@ impl World {
             .map(|node| PeerFacts {
                 node: self.nodes[node].id,
                 address: self.setup.kernels.then(|| node_address(node)),
-                gossip: self
+                believed: self
                     .setup
                     .gossip
                     .then(|| !self.gossip_blocked && !self.gossip_dead.contains(&node)),

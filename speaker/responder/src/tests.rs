@@ -1,12 +1,12 @@
 //! The responder on a real segment: a veth pair between two network namespaces of the test's own. Needs root.
 
+use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ferrolb_runtime::ready::Ready;
 use ferrolb_speaker_arbiter::{Key, Kind, NodeId};
 use ferrolb_speaker_socket::{Inbox, PacketSocket};
 use ferrolb_speaker_wire::{DropReason, MacAddr, Station, filter, request};
@@ -14,12 +14,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{PULSE, Responder, deaf, start};
-use crate::exclusions::Exclusions;
-use crate::interfaces::{self, Interfaces};
+use super::{Responder, deaf, start};
+use crate::interface::{Interface, Interfaces};
 use crate::lab::{CLIENT, FAR, Host, NEAR, OTHER, VIP, in_lab, index, ip, namespace_here};
-use crate::metrics::Metrics;
-use crate::table::{Answers, Held, Table, Tables};
+use crate::metrics::{AddressMetrics, Counters, WireMetrics};
+use crate::table::{Held, Table, Tables};
 
 /// From one question that nobody answers to the next.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
@@ -54,62 +53,72 @@ fn neighbour() -> String {
     }
 }
 
-/// The table of the near end holds these addresses, and what is counted about them.
+/// All that answering counts.
+#[derive(Clone)]
+pub(super) struct Metrics {
+    pub(super) wire: WireMetrics,
+    addresses: AddressMetrics,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let registry = prometheus::Registry::new();
+        Self {
+            wire: WireMetrics::new(&registry).unwrap(),
+            addresses: AddressMetrics::new(&registry).unwrap(),
+        }
+    }
+
+    /// Those of one address.
+    pub(super) fn of(&self, address: impl Into<IpAddr>) -> Arc<Counters> {
+        self.addresses.of(address.into())
+    }
+}
+
+/// The near end's table holds `addresses`.
 pub(super) fn tables_of<A: Copy + Into<IpAddr>>(addresses: &[A]) -> (Tables, Metrics) {
-    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+    let metrics = Metrics::new();
     let tables = Tables::default();
     hold(&tables.of(index("near")), &metrics, addresses);
     (tables, metrics)
 }
 
 pub(super) fn hold<A: Copy + Into<IpAddr>>(table: &Table, metrics: &Metrics, addresses: &[A]) {
-    let held = |address: A| {
-        let address: IpAddr = address.into();
-        (address, Arc::new(metrics.held(&address.to_string())))
-    };
-    table.publish(addresses.iter().copied().map(held).collect());
+    table.clear();
+    for address in addresses {
+        let address: IpAddr = (*address).into();
+        let counters = metrics.of(address);
+        table.insert(address, Held { at: None, counters });
+    }
 }
 
 pub(super) fn key() -> Key {
     Key::new(b"secret").unwrap()
 }
 
-/// A responder on the lab's interfaces as netlink tells them.
+/// A responder on the near end.
 pub(super) struct Running {
     responder: Responder,
     stop: CancellationToken,
     /// That of the near end.
     pub(super) table: Table,
     pub(super) metrics: Metrics,
-    interfaces: watch::Receiver<Interfaces>,
+    interfaces: watch::Sender<Interfaces>,
 }
 
 impl Running {
     /// The near end's table holds `addresses`.
-    pub(super) async fn start<A: Copy + Into<IpAddr>>(addresses: &[A]) -> Self {
+    pub(super) async fn start<A: Copy + Into<IpAddr>>(near: &Interface, addresses: &[A]) -> Self {
         let (tables, metrics) = tables_of(addresses);
-        let (found, mut interfaces) = watch::channel(Interfaces::new());
-        let (_, excluded) = watch::channel(Exclusions::usual().unwrap());
-        let (names, _) = watch::channel(None);
-        tokio::spawn(interfaces::follow(excluded, found, names));
+        let (interfaces, told) = watch::channel(among([near]));
         let stop = CancellationToken::new();
-        let responder = start(
-            interfaces.clone(),
-            tables.clone(),
-            key(),
-            metrics.wire.clone(),
-            stop.clone(),
-            Ready::new().pulse("responder", PULSE),
-        )
-        .unwrap();
-        interfaces
-            .wait_for(|found| found.values().any(|interface| interface.running))
-            .await
-            .unwrap();
+        let wire = metrics.wire.clone();
+        let table = tables.of(near.index);
+        let responder = start(told, tables, key(), wire, stop.clone(), pending()).unwrap();
         let running = Self {
             responder,
             stop,
-            table: tables.of(index("near")),
+            table,
             metrics,
             interfaces,
         };
@@ -125,6 +134,11 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+fn among<'a>(interfaces: impl IntoIterator<Item = &'a Interface>) -> Interfaces {
+    let all = interfaces.into_iter().cloned();
+    all.map(|one| (one.index, one)).collect()
 }
 
 /// Sends frames from the client; the near end has received them when it returns.
@@ -180,7 +194,7 @@ pub(super) fn question(target: Ipv4Addr) -> Vec<u8> {
 #[test]
 fn arping_and_a_kernels_neighbour_lookup_are_answered() {
     in_lab(|lab| async move {
-        let running = Running::start(&[VIP]).await;
+        let running = Running::start(&lab.near, &[VIP]).await;
         let said = lab.client.run(|| arping(VIP, 5)).await;
         assert!(
             said.contains("from 02:00:00:00:00:0a (10.9.0.240)"),
@@ -189,17 +203,17 @@ fn arping_and_a_kernels_neighbour_lookup_are_answered() {
         let said = lab.client.run(neighbour).await;
         assert!(said.contains("lladdr 02:00:00:00:00:0a"), "{said}");
         running
-            .until(|metrics| metrics.held("10.9.0.240").responses.get() >= 2)
+            .until(|metrics| metrics.of(VIP).responses() >= 2)
             .await;
-        let held = running.metrics.held("10.9.0.240");
-        assert_eq!(held.requests.get(), held.responses.get());
+        let held = running.metrics.of(VIP);
+        assert_eq!(held.requests(), held.responses());
     });
 }
 
 #[test]
 fn only_held_addresses_are_answered_and_probes_are() {
     in_lab(|lab| async move {
-        let running = Running::start(&[VIP]).await;
+        let running = Running::start(&lab.near, &[VIP]).await;
         let probe = request(VIP, Ipv4Addr::UNSPECIFIED, FAR).to_vec();
         let frames = [question(OTHER), question(CLIENT), probe];
         let answered = lab.client.run(move || exchange(&frames, VIP)).await;
@@ -208,14 +222,14 @@ fn only_held_addresses_are_answered_and_probes_are() {
         let frames = [question(VIP), question(OTHER)];
         let answered = lab.client.run(move || exchange(&frames, OTHER)).await;
         assert_eq!(addresses(answered), [OTHER]);
-        assert_eq!(running.metrics.held("10.9.0.240").requests.get(), 1);
+        assert_eq!(running.metrics.of(VIP).requests(), 1);
     });
 }
 
 #[test]
 fn malformed_frames_are_counted_by_reason_and_answered_by_nobody() {
     in_lab(|lab| async move {
-        let running = Running::start(&[VIP]).await;
+        let running = Running::start(&lab.near, &[VIP]).await;
         let changed = |offset: usize, bytes: &[u8]| {
             let mut frame = question(VIP);
             frame[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -266,15 +280,13 @@ fn malformed_frames_are_counted_by_reason_and_answered_by_nobody() {
 #[test]
 fn an_address_that_is_handed_over_is_answered_with_the_other_nodes_hardware_address() {
     in_lab(|lab| async move {
-        let running = Running::start(&[VIP, OTHER]).await;
+        let running = Running::start(&lab.near, &[VIP, OTHER]).await;
         let heir = MacAddr::new(2, 0, 0, 0, 0, 0xc);
-        let mut answers = Answers::clone(&running.table.load().unwrap());
         let ceded = Held {
             at: Some(heir),
-            ..running.metrics.held(&VIP.to_string())
+            counters: running.metrics.of(VIP),
         };
-        answers.insert(VIP.into(), ceded.into());
-        running.table.publish(answers);
+        running.table.insert(VIP.into(), ceded);
         let frames = [question(VIP), question(OTHER)];
         let answered = lab.client.run(move || exchange(&frames, OTHER)).await;
         assert_eq!(answered, [(VIP, heir), (OTHER, NEAR)]);
@@ -288,14 +300,14 @@ fn an_address_that_is_handed_over_is_answered_with_the_other_nodes_hardware_addr
 #[test]
 fn a_muted_table_answers_nothing() {
     in_lab(|lab| async move {
-        let running = Running::start(&[VIP, OTHER]).await;
+        let running = Running::start(&lab.near, &[VIP, OTHER]).await;
         running.table.mute(true);
         assert!(!lab.client.run(|| arping(VIP, 1)).await.contains("from 02"));
         running.table.mute(false);
         let frames = [question(OTHER)];
         let answered = lab.client.run(move || exchange(&frames, OTHER)).await;
         assert_eq!(addresses(answered), [OTHER]);
-        assert_eq!(running.metrics.held(&VIP.to_string()).requests.get(), 0);
+        assert_eq!(running.metrics.of(VIP).requests(), 0);
     });
 }
 
@@ -304,7 +316,7 @@ fn a_muted_table_answers_nothing() {
 #[test]
 fn a_speakers_question_is_not_answered_here() {
     in_lab(|lab| async move {
-        let running = Running::start(&[VIP, OTHER]).await;
+        let running = Running::start(&lab.near, &[VIP, OTHER]).await;
         let client = Station {
             mac: FAR,
             link_local: None,
@@ -330,7 +342,7 @@ fn a_speakers_question_is_not_answered_here() {
         ];
         let answered = lab.client.run(move || exchange(&frames, OTHER)).await;
         assert_eq!(addresses(answered), [VIP, VIP, OTHER]);
-        assert_eq!(running.metrics.held(&VIP.to_string()).requests.get(), 2);
+        assert_eq!(running.metrics.of(VIP).requests(), 2);
     });
 }
 
@@ -339,31 +351,39 @@ fn a_speakers_question_is_not_answered_here() {
 #[test]
 fn interfaces_come_and_go_and_change_their_address() {
     in_lab(|lab| async move {
-        let mut running = Running::start(&[VIP]).await;
+        let running = Running::start(&lab.near, &[VIP]).await;
         ip("link set near down");
-        running
-            .interfaces
-            .wait_for(Interfaces::is_empty)
-            .await
-            .unwrap();
+        running.interfaces.send_replace(Interfaces::new());
         running
             .until(|metrics| metrics.wire.interfaces.get() == 0)
             .await;
         ip("link set near address 02:00:00:00:00:0c");
         ip("link set near up");
+        let near = Interface {
+            mac: MacAddr::new(2, 0, 0, 0, 0, 0xc),
+            ..lab.near
+        };
+        running.interfaces.send_replace(among([&near]));
         let said = lab.client.run(|| arping(VIP, 5)).await;
         assert!(said.contains("from 02:00:00:00:00:0c"), "{said}");
         ip("link add name more type veth peer name less");
         ip("link set more up");
+        let more = Interface {
+            index: index("more"),
+            name: "more".to_owned(),
+            ..near.clone()
+        };
+        running.interfaces.send_replace(among([&near, &more]));
         running
             .until(|metrics| metrics.wire.interfaces.get() == 2)
             .await;
         ip("link del more");
+        running.interfaces.send_replace(among([&near]));
         running
             .until(|metrics| metrics.wire.interfaces.get() == 1)
             .await;
-        // The index and what is known of the link that stayed.
-        assert!(running.interfaces.borrow().contains_key(&lab.near.index));
+        let said = lab.client.run(|| arping(VIP, 5)).await;
+        assert!(said.contains("from 02:00:00:00:00:0c"), "{said}");
     });
 }
 
@@ -377,9 +397,8 @@ fn an_interface_that_was_away_is_heard_again() {
         let near = lab.near;
         let (_told, interfaces) = watch::channel(Interfaces::from([(near.index, near.clone())]));
         let stop = CancellationToken::new();
-        let pulse = Ready::new().pulse("responder", PULSE);
         let wire = metrics.wire.clone();
-        let responder = start(interfaces, tables, key(), wire, stop.clone(), pulse).unwrap();
+        let responder = start(interfaces, tables, key(), wire, stop.clone(), pending()).unwrap();
         assert!(lab.client.run(|| arping(VIP, 5)).await.contains("from 02"));
 
         let (elsewhere, home) = (Host::new(), namespace_here());
@@ -412,9 +431,8 @@ fn a_responder_is_deaf_while_no_interface_has_a_socket() {
         told.send(Interfaces::from([(near.index, near)])).unwrap();
         assert!(deaf().is_some());
         let stop = CancellationToken::new();
-        let pulse = Ready::new().pulse("responder", PULSE);
         let wire = metrics.wire.clone();
-        let responder = start(interfaces, tables, key(), wire, stop.clone(), pulse).unwrap();
+        let responder = start(interfaces, tables, key(), wire, stop.clone(), pending()).unwrap();
         while metrics.wire.interfaces.get() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -427,7 +445,7 @@ fn a_responder_is_deaf_while_no_interface_has_a_socket() {
 #[test]
 fn a_stopped_responder_ends_and_is_silent() {
     in_lab(|lab| async move {
-        let mut running = Running::start(&[VIP]).await;
+        let mut running = Running::start(&lab.near, &[VIP]).await;
         assert!(lab.client.run(|| arping(VIP, 5)).await.contains("from"));
         running.stop.cancel();
         running.responder.ended().await;

@@ -1,4 +1,11 @@
-//! A real segment for tests: interfaces in network namespaces of the test's own. Needs root.
+//! A real segment for tests and benches: interfaces in network namespaces of their own. Needs root.
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what it cannot set up ends the test; no daemon is built with it"
+)]
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -12,13 +19,17 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::interfaces::Interface;
+use crate::interface::Interface;
 
+/// An address to be answered for.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 240);
+/// Another.
 pub const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 241);
 /// The client's.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+/// The node's hardware address.
 pub const NEAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xa);
+/// The client's hardware address.
 pub const FAR: MacAddr = MacAddr(2, 0, 0, 0, 0, 0xb);
 /// Only to catch a hang.
 const SOON: Duration = Duration::from_mins(1);
@@ -28,11 +39,18 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A host in a network namespace of its own, which goes with it. Does one job after the other.
 pub struct Host {
     jobs: mpsc::Sender<Job>,
-    /// The path of its namespace.
+    /// The path of its namespace, while it lives.
     pub namespace: String,
 }
 
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Host {
+    /// A new one, alone.
     pub fn new() -> Self {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (home, namespace) = mpsc::channel();
@@ -69,7 +87,9 @@ pub fn namespace_here() -> String {
 
 /// The node's side of the pair, and the client at the far end.
 pub struct Lab {
+    /// The far end, `far`.
     pub client: Host,
+    /// The near end, in the namespace of who runs the test.
     pub near: Interface,
 }
 
@@ -125,6 +145,7 @@ pub fn in_lab<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send + 'stat
     });
 }
 
+/// What `ip` said.
 pub fn ip(arguments: &str) -> String {
     said("ip", arguments)
 }
@@ -146,6 +167,7 @@ pub fn wait_for_carrier(interface: &str) {
     }
 }
 
+/// The index of an interface of this namespace.
 pub fn index(name: &str) -> NonZeroU32 {
     NonZeroU32::new(nix::net::if_::if_nametoindex(name).unwrap()).unwrap()
 }

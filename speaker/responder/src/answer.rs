@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ferrolb_speaker_arbiter::Key;
-use ferrolb_speaker_socket::{BATCH, Inbox, PacketSocket};
-use ferrolb_speaker_wire::Message;
+use ferrolb_speaker_socket::{Inbox, PacketSocket, Received};
+use ferrolb_speaker_wire::{FrameBuf, Message};
 
-use super::protocol::Protocol;
-use crate::interfaces::Interface;
-use crate::metrics::WireMetrics;
+use crate::interface::Interface;
+use crate::metrics::{Counters, WireMetrics};
+use crate::protocol::Protocol;
 use crate::table::Table;
 
 /// How long answers may wait for an interface whose queue is full: those who ask next wait behind them.
@@ -31,56 +31,98 @@ pub(super) async fn answer(
     metrics: WireMetrics,
 ) -> io::Error {
     let mut inbox = Inbox::new();
-    let mut replies = Vec::with_capacity(BATCH);
-    let mut asked = Vec::with_capacity(BATCH);
+    let mut replies = Replies::default();
     loop {
-        if let Err(error) = socket.receive(&mut inbox).await {
-            metrics.receive_errors.inc();
-            return error;
-        }
-        if let Some(held) = table.load() {
-            let now = SystemTime::now();
-            for received in inbox.received() {
-                let message = match protocol.read(&received.frame, interface.mac) {
-                    Ok(message) => message,
-                    Err(reason) => {
-                        metrics.count_drop(reason);
-                        continue;
-                    }
-                };
-                let Some(holder) = message.asked().and_then(|address| held.get(&address)) else {
-                    continue;
-                };
-                if received.age(now) > STALE {
-                    metrics.stale.inc();
-                    continue;
-                }
-                let at = holder.at.unwrap_or(interface.mac);
-                if !is_speakers(&message, &key)
-                    && let Some(reply) = message.reply(at, interface.mac)
-                {
-                    holder.requests.inc();
-                    replies.push(reply);
-                    asked.push(holder.responses.clone());
-                }
+        let drained = match socket.receive(&mut inbox).await {
+            Ok(drained) => drained,
+            Err(error) => {
+                metrics.receive_errors.inc();
+                return error;
             }
-        }
-        if !replies.is_empty() {
-            let sent = socket.send_patiently(&replies, PATIENCE, |position| {
-                if let Some(responses) = asked.get(position) {
-                    responses.inc();
+        };
+        replies.make(
+            protocol,
+            inbox.received(),
+            &interface,
+            &table,
+            &key,
+            &metrics,
+        );
+        if !replies.frames.is_empty() {
+            let counters = &replies.counters;
+            let sent = socket.send_patiently(&replies.frames, PATIENCE, |position| {
+                if let Some(counters) = counters.get(position) {
+                    counters.count_response();
                 }
             });
             if let Err(error) = sent.await {
                 metrics.send_errors.inc();
                 tracing::warn!(op = protocol.reply_op(), interface = interface.name, error = %error, "cannot send answers");
             }
-            replies.clear();
-            asked.clear();
         }
         // A socket that always has more never makes this task wait, and its readiness takes no part in tokio's
         // cooperative budget: without this a flood on one interface would silence all others, and the supervisor.
-        tokio::task::yield_now().await;
+        if !drained {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The answers to one batch of questions. Its memory is used again for the next.
+#[derive(Debug, Default)]
+pub struct Replies {
+    frames: Vec<FrameBuf>,
+    /// Those of the address each is about.
+    counters: Vec<Arc<Counters>>,
+}
+
+impl Replies {
+    /// The frames, in the order they are to be sent.
+    pub fn frames(&self) -> &[FrameBuf] {
+        &self.frames
+    }
+
+    /// Answers, in place of what it held, the questions among `received` that came in on `interface`: one look-up for
+    /// each. All but answers that were sent are counted.
+    pub fn make<'a>(
+        &mut self,
+        protocol: Protocol,
+        received: impl Iterator<Item = Received<'a>>,
+        interface: &Interface,
+        table: &Table,
+        key: &Key,
+        metrics: &WireMetrics,
+    ) {
+        self.frames.clear();
+        self.counters.clear();
+        let Some(answers) = table.open() else {
+            return;
+        };
+        let now = SystemTime::now();
+        for received in received {
+            let message = match protocol.read(&received.frame, interface.mac) {
+                Ok(message) => message,
+                Err(reason) => {
+                    metrics.count_drop(reason);
+                    continue;
+                }
+            };
+            let Some(held) = message.asked().and_then(|address| answers.get(address)) else {
+                continue;
+            };
+            if received.age(now) > STALE {
+                metrics.stale.inc();
+                continue;
+            }
+            let at = held.at.unwrap_or(interface.mac);
+            if !is_speakers(&message, key)
+                && let Some(reply) = message.reply(at, interface.mac)
+            {
+                held.counters.count_request();
+                self.frames.push(reply);
+                self.counters.push(held.counters.clone());
+            }
+        }
     }
 }
 
@@ -100,9 +142,9 @@ mod tests {
     use ferrolb_speaker_wire::filter;
     use tokio::task::yield_now;
 
-    use super::super::tests::{deliver, key, question, tables_of};
     use super::{Protocol, STALE, answer};
     use crate::lab::{VIP, in_lab, index};
+    use crate::tests::{deliver, key, question, tables_of};
 
     /// Input: many batches of questions that wait when the task starts.
     /// Output: all are answered, but for those that waited too long, and others get their turn in between.
@@ -118,8 +160,8 @@ mod tests {
             let wire = metrics.wire.clone();
             let task = answer(Protocol::Arp, socket.into(), lab.near, table, key(), wire);
             let _answering = tokio::spawn(task);
-            let requests = metrics.held(&VIP.to_string()).requests;
-            let dealt_with = || requests.get() + metrics.wire.stale.get();
+            let counters = metrics.of(VIP);
+            let dealt_with = || counters.requests() + metrics.wire.stale.get();
             let mut turns = 0;
             while dealt_with() < total {
                 turns += u64::from(dealt_with() > 0);
@@ -145,9 +187,9 @@ mod tests {
             while metrics.wire.stale.get() == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            let held = metrics.held(&VIP.to_string());
-            assert_eq!((held.requests.get(), held.responses.get()), (0, 0));
-            while held.responses.get() == 0 {
+            let counters = metrics.of(VIP);
+            assert_eq!((counters.requests(), counters.responses()), (0, 0));
+            while counters.responses() == 0 {
                 lab.client.run(|| deliver(&[question(VIP)])).await;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

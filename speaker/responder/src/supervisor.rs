@@ -13,10 +13,10 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::answer;
-use super::protocol::Protocol;
-use crate::interfaces::{Interface, Interfaces};
+use crate::answer::answer;
+use crate::interface::{Interface, Interfaces};
 use crate::metrics::WireMetrics;
+use crate::protocol::Protocol;
 use crate::table::Tables;
 
 /// How often sockets that failed or could not be opened are opened anew and the kernel's drop counters are read.
@@ -211,11 +211,10 @@ mod tests {
 
     use tokio_util::sync::CancellationToken;
 
-    use super::super::tests::{arping, key, tables_of};
     use super::{Link, Protocol, Supervisor};
-    use crate::interfaces::{Interface, Interfaces};
+    use crate::interface::{Interface, Interfaces};
     use crate::lab::{VIP, in_lab, ip};
-    use crate::metrics::Metrics;
+    use crate::tests::{Metrics, arping, key, tables_of};
 
     /// One that wants these interfaces and has opened none yet.
     fn supervisor(

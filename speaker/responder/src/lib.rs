@@ -1,4 +1,4 @@
-//! The wire half of the speaker, on a thread of its own: however busy the Kubernetes half is, an answer does not wait.
+//! Answers the questions of neighbours, on a thread of its own: however busy the Kubernetes half is, an answer does not wait.
 //!
 //! ```text
 //!                interfaces (watch)           table of each interface
@@ -13,25 +13,31 @@
 //! ```
 //!
 //! ARP and NDP (`protocol`) are answered alike, by a task for each interface and protocol. What is said unasked, and to
-//! other speakers, is the arbiter's ([`crate::arbitration`]), which has a thread and sockets of its own.
+//! other speakers, is the arbiters', who have a thread and sockets of their own and write the tables.
 
 mod answer;
-pub mod protocol;
+mod interface;
+#[cfg(any(test, feature = "lab"))]
+pub mod lab;
+mod metrics;
+mod protocol;
 mod supervisor;
+mod table;
 
 use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ferrolb_runtime::ready::Pulse;
 use ferrolb_speaker_arbiter::Key;
+use ferrolb_speaker_socket::ask_for_short_slices;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::protocol::Protocol;
-use crate::interfaces::Interfaces;
-use crate::metrics::WireMetrics;
-use crate::table::Tables;
+pub use self::answer::Replies;
+pub use self::interface::{Interface, Interfaces};
+pub use self::metrics::{AddressMetrics, Counters, WireMetrics};
+pub use self::protocol::Protocol;
+pub use self::table::{Answers, Held, Table, Tables};
 
 /// How long the thread may show no sign of life before the speaker is taken for dead (`/healthz`).
 pub const PULSE: Duration = Duration::from_secs(30);
@@ -43,15 +49,15 @@ pub struct Responder {
     ended: oneshot::Receiver<()>,
 }
 
-/// Starts the thread. Frames are answered from the moment `tables` hold their address until `stop` is cancelled. It keeps
-/// `pulse` while it runs.
+/// Starts the thread. Frames are answered from the moment `tables` hold their address until `stop` is cancelled. `pulse`
+/// is polled beside the answering, for as long as that goes on: it is to show that the thread lives.
 pub fn start(
     interfaces: watch::Receiver<Interfaces>,
     tables: Tables,
     key: Key,
     metrics: WireMetrics,
     stop: CancellationToken,
-    pulse: Pulse,
+    pulse: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<Responder> {
     // Built here, so that a failure is the caller's; it runs there.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -62,14 +68,18 @@ pub fn start(
         .name("responder".to_owned())
         .spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
-            runtime.spawn(pulse.keep());
+            // So that a question does not wait for the slice of one that reconciles.
+            if let Err(error) = ask_for_short_slices() {
+                tracing::debug!(op = "respond", error = %error, "answers may wait for other threads");
+            }
+            runtime.spawn(pulse);
             runtime
                 .block_on(supervisor::Supervisor::new(tables, key, metrics, stop).run(interfaces));
         })?;
     Ok(Responder { thread, ended })
 }
 
-/// For [`ferrolb_runtime::ready::Ready::check`]: says so while there are interfaces to answer on and a socket on none of
+/// A check of readiness: says so while there are interfaces to answer on and a socket on none of
 /// them, as where the right to open them is missing. Such a speaker should not be elected.
 pub fn deaf(
     interfaces: watch::Receiver<Interfaces>,

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use ferrolb_speaker_socket::{OpenError, PacketSocket};
 use ferrolb_speaker_wire::{DropReason, Frame, MacAddr, Message, filter};
 
-use crate::interfaces::Interface;
+use crate::interface::Interface;
 
 /// How the neighbours of one interface ask for addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,6 +11,7 @@ use ferrolb_speaker_wire::{DropReason, probe, solicit};
 use tokio::time::timeout;
 
 use super::tests::{AGAIN, Running, hold};
+use crate::interface::Interface;
 use crate::lab::{FAR, NEAR, in_lab, index, ip, said};
 
 const VIP: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x240);
@@ -20,9 +21,14 @@ const OTHER: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x241);
 const CLIENT: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
 
 impl Running {
-    /// Starts, and waits until the link-local address is there and the near end listens for solicitations.
-    async fn with_vip(addresses: &[Ipv6Addr]) -> Self {
-        let running = Self::start(addresses).await;
+    /// Starts on an interface where NDP is spoken, and waits until the near end listens for solicitations.
+    async fn with_vip(near: &Interface, addresses: &[Ipv6Addr]) -> Self {
+        let near = Interface {
+            // Not looked at by who answers.
+            ndp: Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xa)),
+            ..near.clone()
+        };
+        let running = Self::start(&near, addresses).await;
         // Protocol and interface of every packet socket of this namespace.
         let listens = |line: &str| {
             let mut columns = line.split_whitespace().skip(3);
@@ -89,7 +95,7 @@ fn exchange(frames: &[Vec<u8>], last: Ipv6Addr) -> Vec<Ipv6Addr> {
 #[test]
 fn ndisc6_and_a_kernels_neighbour_lookup_are_answered() {
     in_lab(|lab| async move {
-        let running = Running::with_vip(&[VIP]).await;
+        let running = Running::with_vip(&lab.near, &[VIP]).await;
         let asked = lab.client.run(|| {
             ip(&format!("addr add {CLIENT}/64 dev far nodad"));
             said("ndisc6", &format!("-1 -r 5 -s {CLIENT} {VIP} far"))
@@ -114,10 +120,10 @@ fn ndisc6_and_a_kernels_neighbour_lookup_are_answered() {
             "{neighbour}"
         );
         running
-            .until(|metrics| metrics.held(&VIP.to_string()).responses.get() >= 2)
+            .until(|metrics| metrics.of(VIP).responses() >= 2)
             .await;
-        let held = running.metrics.held(&VIP.to_string());
-        assert_eq!(held.requests.get(), held.responses.get());
+        let held = running.metrics.of(VIP);
+        assert_eq!(held.requests(), held.responses());
     });
 }
 
@@ -126,20 +132,20 @@ fn ndisc6_and_a_kernels_neighbour_lookup_are_answered() {
 #[test]
 fn a_host_that_wants_the_address_is_told_that_it_is_taken() {
     in_lab(|lab| async move {
-        let running = Running::with_vip(&[VIP]).await;
+        let running = Running::with_vip(&lab.near, &[VIP]).await;
         let client = lab.client.run(|| {
             ip(&format!("addr add {VIP}/64 dev far"));
             until_shown("-6 addr show dev far", "dadfailed");
         });
         client.await;
-        assert!(running.metrics.held(&VIP.to_string()).responses.get() >= 1);
+        assert!(running.metrics.of(VIP).responses() >= 1);
     });
 }
 
 #[test]
 fn only_held_addresses_are_answered() {
     in_lab(|lab| async move {
-        let running = Running::with_vip(&[VIP]).await;
+        let running = Running::with_vip(&lab.near, &[VIP]).await;
         let frames = [question(OTHER), question(ALIKE), question(VIP)];
         let answered = lab.client.run(move || exchange(&frames, VIP)).await;
         assert_eq!(answered, [VIP]);
@@ -147,14 +153,14 @@ fn only_held_addresses_are_answered() {
         let frames = [question(VIP), question(OTHER)];
         let answered = lab.client.run(move || exchange(&frames, OTHER)).await;
         assert_eq!(answered, [OTHER]);
-        assert_eq!(running.metrics.held(&VIP.to_string()).requests.get(), 1);
+        assert_eq!(running.metrics.of(VIP).requests(), 1);
     });
 }
 
 #[test]
 fn malformed_solicitations_are_counted_by_reason_and_answered_by_nobody() {
     in_lab(|lab| async move {
-        let running = Running::with_vip(&[VIP]).await;
+        let running = Running::with_vip(&lab.near, &[VIP]).await;
         let changed = |offset: usize, bytes: &[u8]| {
             let mut frame = question(VIP);
             frame[offset..offset + bytes.len()].copy_from_slice(bytes);

@@ -1,0 +1,191 @@
+//! Addresses that hosts outside the cluster answer for: what the speakers report of them, as a condition of the Services.
+//!
+//! A speaker cannot write to a Service, and should not: whoever may write the status of every Service can draw any traffic
+//! of the cluster. It reports in its own `ConfigurationState`, which only the speakers and this controller may write.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ferrolb_config::ObjectName;
+use ferrolb_config_api::ConfigurationStateStatus;
+use ferrolb_runtime::{state, watch::Change};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+/// Who has which address, by what one speaker says: the hardware address of the host.
+pub type Strangers = BTreeMap<IpAddr, String>;
+
+/// What a speaker's state says.
+pub fn strangers(state: &ferrolb_config_api::ConfigurationState) -> Strangers {
+    let none = ConfigurationStateStatus::default();
+    state::strangers(state.status.as_ref().unwrap_or(&none))
+}
+
+/// What all speakers say.
+#[derive(Debug, Default)]
+pub struct Conflicts {
+    by_speaker: BTreeMap<ObjectName, Strangers>,
+    hidden: bool,
+}
+
+/// A condition of a Service that is to be written, with those of others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Due {
+    others: Vec<Condition>,
+    /// Whether there is a conflict, and what is to be done about it.
+    conflict: bool,
+    message: String,
+    /// Since when that is so; none: from now on.
+    since: Option<Time>,
+}
+
+impl Conflicts {
+    /// Takes over what was seen; the addresses about which something else is said now.
+    pub fn take(&mut self, change: Change<Strangers>) -> BTreeSet<IpAddr> {
+        let (before, after) = match change {
+            Change::Applied(name, now) => {
+                let before = self.by_speaker.insert(name, now.clone());
+                (before.unwrap_or_default(), now)
+            }
+            Change::Deleted(name) => (
+                self.by_speaker.remove(&name).unwrap_or_default(),
+                Strangers::new(),
+            ),
+            Change::Synced => {
+                self.hidden = false;
+                return BTreeSet::new();
+            }
+            Change::Unavailable(why) => {
+                if !std::mem::replace(&mut self.hidden, true) {
+                    tracing::info!(op = "watch", resource = "configurationstates", reason = ?why,
+                        "Services get no condition ferrolb.io/AddressConflict: the speakers' reports cannot be seen. Their \
+                         events and metrics tell of conflicts all the same");
+                }
+                return BTreeSet::new();
+            }
+        };
+        let each = before.keys().chain(after.keys());
+        let changed = each.filter(|address| before.get(*address) != after.get(*address));
+        changed.copied().collect()
+    }
+
+    /// The host that has the address.
+    pub fn with(&self, address: IpAddr) -> Option<&str> {
+        let mut all = self.by_speaker.values();
+        all.find_map(|strangers| strangers.get(&address).map(String::as_str))
+    }
+
+    /// What the condition of a Service with these addresses should say, if it says something else.
+    pub fn due(&self, conditions: &[Condition], addresses: &[IpAddr]) -> Option<Due> {
+        let whose = |address: &IpAddr| {
+            let mac = self.with(*address)?;
+            Some(format!("the host {mac} answers for {address}"))
+        };
+        let found: Vec<String> = addresses.iter().filter_map(whose).collect();
+        let conflict = !found.is_empty();
+        let ours = |one: &&Condition| one.type_ == state::CONFLICT;
+        let ours = conditions.iter().find(ours);
+        let message = if conflict {
+            format!(
+                "{}; give it another address, or take the address out of the pool",
+                found.join(", ")
+            )
+        } else {
+            "no host outside the cluster answers for the addresses".to_owned()
+        };
+        let said = ours.map(|ours| (ours.status == "True", ours.message.as_str()));
+        let due = match said {
+            None => conflict,
+            Some(said) => said != (conflict, message.as_str()),
+        };
+        let others = conditions.iter().filter(|one| one.type_ != state::CONFLICT);
+        due.then(|| Due {
+            others: others.cloned().collect(),
+            conflict,
+            message,
+            since: ours
+                .filter(|ours| (ours.status == "True") == conflict)
+                .map(|ours| ours.last_transition_time.clone()),
+        })
+    }
+}
+
+impl Due {
+    /// All conditions of the Service, as they are to be.
+    pub fn conditions(&self, now: Timestamp) -> Vec<Condition> {
+        let ours = state::conflict_condition(self.conflict, self.message.clone());
+        let ours = Condition {
+            last_transition_time: self.since.clone().unwrap_or(Time(now)),
+            ..ours
+        };
+        self.others.iter().cloned().chain([ours]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    fn told(node: &str, strangers: &[(u8, &str)]) -> Change<Strangers> {
+        let each = strangers.iter();
+        let strangers = each.map(|(last, mac)| (ip(*last), (*mac).to_owned()));
+        let name = ObjectName::new("metallb-system", format!("speaker-{node}"));
+        Change::Applied(name, strangers.collect())
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_conflict_is_a_condition_beside_those_of_others_until_it_ends() {
+        let mut conflicts = Conflicts::default();
+        assert_eq!(conflicts.due(&[], &[ip(1)]), None);
+        let changed = conflicts.take(told("n1", &[(1, "02:00:00:00:00:09"), (2, "x")]));
+        assert_eq!(changed, [ip(1), ip(2)].into());
+        assert_eq!(conflicts.due(&[], &[ip(3)]), None);
+        let others = Condition {
+            type_: "example.com/Ready".to_owned(),
+            ..state::conflict_condition(true, String::new())
+        };
+        let begun = conflicts
+            .due(std::slice::from_ref(&others), &[ip(1)])
+            .unwrap();
+        let written = begun.conditions(at(1));
+        assert_eq!((&written[0], written.len()), (&others, 2));
+        let ours = (written[1].status.as_str(), written[1].type_.as_str());
+        assert_eq!(ours, ("True", "ferrolb.io/AddressConflict"));
+        assert!(
+            written[1]
+                .message
+                .contains("02:00:00:00:00:09 answers for 10.0.0.1")
+        );
+        assert_eq!(conflicts.due(&written, &[ip(1)]), None);
+
+        // Another host: no transition.
+        assert_eq!(
+            conflicts.take(told("n1", &[(1, "y")])),
+            [ip(1), ip(2)].into()
+        );
+        let other = conflicts.due(&written, &[ip(1)]).unwrap().conditions(at(2));
+        assert_eq!(other[1].last_transition_time, Time(at(1)));
+        // A second speaker says so, too; it lasts until both say otherwise.
+        conflicts.take(told("n2", &[(1, "y")]));
+        conflicts.take(told("n1", &[]));
+        assert_eq!(conflicts.due(&other, &[ip(1)]), None);
+        let gone = ObjectName::new("metallb-system", "speaker-n2");
+        assert_eq!(conflicts.take(Change::Deleted(gone)), [ip(1)].into());
+        let ended = conflicts.due(&other, &[ip(1)]).unwrap().conditions(at(3));
+        assert_eq!((ended[1].status.as_str(), ended.len()), ("False", 2));
+        assert_eq!(ended[1].last_transition_time, Time(at(3)));
+        assert_eq!(conflicts.due(&ended, &[ip(1)]), None);
+    }
+}
