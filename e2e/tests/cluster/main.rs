@@ -33,6 +33,7 @@ mod scraping;
 mod selectors;
 mod services;
 mod states;
+mod strangers;
 mod swap;
 mod takeover;
 mod webhooks;
@@ -123,6 +124,7 @@ const GROUPS: &[(Setup, &[(&str, Test)])] = &[
             nodes: network_unavailable_moves_and_returns, the_exclude_label_moves_and_returns,
                 a_node_without_a_speaker_moves_and_returns;
             scraping: https_with_a_token;
+            strangers: a_foreign_holder_is_an_event_and_a_condition_until_it_is_gone;
             l2: mixed_protocols_on_one_address, who_shares_an_address_has_one_announcer,
                 statuses_deleted_by_hand_come_back, metrics_of_a_service;
         },

@@ -18,6 +18,9 @@ use crate::world::World;
 
 /// The jobs for our daemons.
 const JOBS: &[&str] = &["standalone/scrape.yaml"];
+/// A host on the LAN that is no node, and the address it takes for itself.
+const STRANGER: &str = "cp";
+const TAKEN: &str = "192.168.99.101";
 /// What is refused: no address is like this.
 const NONSENSE: &str =
     "address-pools:\n- {name: default, protocol: layer2, addresses: [192.168.99.300/28]}\n";
@@ -65,6 +68,31 @@ impl<'a> Server<'a> {
         let address = world.balanced("scraped", json!({}))?;
         let owner = world.owner(address)?;
         world.fetch(address)?;
+        let of_the_stranger = |verb| {
+            let address = format!("{TAKEN}/32");
+            world.read(STRANGER, &["ip", "address", verb, &address, "dev", "eth0"])
+        };
+        of_the_stranger("add")?;
+        let served = self.serves(scheme, port);
+        of_the_stranger("del")?;
+        served?;
+        // And it is in Prometheus as it is on the wire.
+        let seen = format!(
+            "metallb_speaker_announced{{ip=\"{address}\",node=\"{owner}\",service=\"default/scraped\",job=~\"metallb.*\"}} == 1"
+        );
+        world.wait(&format!("{seen} in Prometheus"), PATIENCE, || {
+            Ok(self.scraper.query(&seen)?.len() == 1)
+        })
+    }
+
+    /// The pages it scrapes have what the documentation says.
+    fn serves(&self, scheme: &str, port: &str) -> Result<()> {
+        let world = self.world;
+        world.balancer("taken", json!({"loadBalancerIP": TAKEN}))?;
+        let conflict = format!("ferrolb_layer2_address_conflict{{ip=\"{TAKEN}\"}} == 1");
+        world.wait(&format!("{conflict} in Prometheus"), PATIENCE, || {
+            Ok(!self.scraper.query(&conflict)?.is_empty())
+        })?;
         let targets = world.wait_for("every scrape to work", PATIENCE, || {
             let targets = self.scraper.targets()?;
             let text = |target: &Value, pointer: &str| {
@@ -111,13 +139,7 @@ impl<'a> Server<'a> {
             .flat_map(|(daemon, served)| metrics::differences(&rows, daemon, served))
             .collect();
         ensure!(differences.is_empty(), "{}", differences.join("\n"));
-        // And it is in Prometheus as it is on the wire.
-        let seen = format!(
-            "metallb_speaker_announced{{ip=\"{address}\",node=\"{owner}\",service=\"default/scraped\",job=~\"metallb.*\"}} == 1"
-        );
-        world.wait(&format!("{seen} in Prometheus"), PATIENCE, || {
-            Ok(self.scraper.query(&seen)?.len() == 1)
-        })
+        Ok(())
     }
 
     /// Everything the dashboard asks about us is answered with at least one series.
