@@ -88,6 +88,8 @@ impl<'a> Server<'a> {
     /// The pages it scrapes have what the documentation says.
     fn serves(&self, scheme: &str, port: &str) -> Result<()> {
         let world = self.world;
+        // Without an endpoint nobody would ask for it.
+        world.echo("taken", HOST)?;
         world.balancer("taken", json!({"loadBalancerIP": TAKEN}))?;
         let conflict = format!("ferrolb_layer2_address_conflict{{ip=\"{TAKEN}\"}} == 1");
         world.wait(&format!("{conflict} in Prometheus"), PATIENCE, || {
