@@ -15,14 +15,17 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
+use kube::api::DynamicObject;
 
 /// Who has which address, by what one speaker says: the hardware address of the host.
 pub type Strangers = BTreeMap<IpAddr, String>;
 
-/// What a speaker's state says.
-pub fn strangers(state: &ferrolb_config_api::ConfigurationState) -> Strangers {
-    let none = ConfigurationStateStatus::default();
-    state::strangers(state.status.as_ref().unwrap_or(&none))
+/// What a speaker's state says. It is taken as it comes: under MetalLB's definition it may be without a spec, and one object
+/// that cannot be read would end the watch of all.
+pub fn strangers(state: &DynamicObject) -> Strangers {
+    let status = state.data.get("status").cloned().unwrap_or_default();
+    let status: ConfigurationStateStatus = serde_json::from_value(status).unwrap_or_default();
+    state::strangers(&status)
 }
 
 /// What all speakers say.
@@ -132,6 +135,25 @@ mod tests {
 
     fn ip(last: u8) -> IpAddr {
         [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn a_state_without_a_spec_is_read_and_one_of_another_kind_says_nothing() {
+        let read = |text: &str| {
+            let state: DynamicObject = serde_json::from_str(text).unwrap();
+            strangers(&state)
+        };
+        let reported = r#"{"metadata": {"name": "speaker-n1"}, "status": {"conditions": [{"type": "ferrolb.io/AddressConflict",
+            "status": "True", "reason": "AnsweredByStranger", "message": "10.0.0.1=02:00:00:00:00:09",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}"#;
+        let expected = [(ip(1), "02:00:00:00:00:09".to_owned())];
+        assert_eq!(read(reported), Strangers::from(expected));
+        for empty in [
+            r#"{"metadata": {}}"#,
+            r#"{"metadata": {}, "status": {"conditions": 7}}"#,
+        ] {
+            assert_eq!(read(empty), Strangers::new());
+        }
     }
 
     fn told(node: &str, strangers: &[(u8, &str)]) -> Change<Strangers> {

@@ -11,6 +11,7 @@
 
 use anyhow::Context as _;
 use ferrolb_config::ObjectName;
+use ferrolb_config_api::ConfigurationState;
 use ferrolb_runtime::{
     client,
     configuration::{self, Reporter},
@@ -23,7 +24,7 @@ use ferrolb_runtime::{
     state::{Component, State},
     watch,
 };
-use kube::{Api, Client, runtime::watcher};
+use kube::{Api, Client, core::ApiResource, runtime::watcher};
 use prometheus::Registry;
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -157,7 +158,11 @@ fn allocate(
         inputs.clone(),
     ));
     vital.spawn(watch::follow(
-        Api::namespaced(client.clone(), &config.namespace),
+        Api::namespaced_with(
+            client.clone(),
+            &config.namespace,
+            &ApiResource::erase::<ConfigurationState>(&()),
+        ),
         watcher::Config::default().labels("metallb.io/component-type=speaker"),
         "configurationstates",
         |state| conflicts::strangers(&state),
