@@ -118,6 +118,11 @@ fn values_say_where_and_how_the_pods_run() {
             "/containers/0/resources",
             json!({"limits": {"memory": "64Mi"}}),
         ),
+        (
+            controller,
+            "/containers/0/resources",
+            json!({"requests": {"cpu": "20m", "memory": "32Mi"}}),
+        ),
         (speaker, "/containers/1/name", json!("beside")),
         (speaker, "/affinity", json!({"podAffinity": {"x": 1}})),
         (controller, "/containers/0/command", json!(["/controller"])),

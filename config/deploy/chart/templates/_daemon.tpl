@@ -72,7 +72,8 @@ imagePullPolicy: {{ . }}
 {{- with $own.command }}
 command: [{{ . | quote }}]
 {{- end }}
-{{- with $own.resources }}
+{{- $share := ternary "100m" "20m" (eq (last .) "speaker") }}
+{{- with $own.resources | default (dict "requests" (dict "cpu" $share "memory" "32Mi")) }}
 resources: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- range $kind, $path := dict "livenessProbe" "/healthz" "readinessProbe" "/readyz" }}
