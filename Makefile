@@ -87,6 +87,15 @@ images-offline: ## The same without a registry: buildah, a builder made of Debia
 	@{ command -v buildah && command -v debootstrap; } >/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends buildah debootstrap
 	$(SUDO) image/build.sh --offline
 
+# The tool writes one for every crate of the workspace; the program's is kept, without the names of this machine's folders.
+.PHONY: sbom
+sbom: ## What the program in the images is made of, as CycloneDX: target/images/ferrolb.cdx.json
+	@command -v cargo-cyclonedx >/dev/null || cargo install --locked cargo-cyclonedx
+	cargo cyclonedx --manifest-path image/Cargo.toml --format json --target x86_64-unknown-linux-gnu --no-build-deps
+	@mkdir -p target/images && sed 's,file://$(CURDIR)/,,g' image/ferrolb-image.cdx.json >target/images/ferrolb.cdx.json
+	@git ls-files --others --exclude-standard '*.cdx.json' | xargs rm -f
+	@echo "==> target/images/ferrolb.cdx.json: $$(grep -c '"purl"' target/images/ferrolb.cdx.json) crates"
+
 # What was given on the command line; the later of two settings of a variable counts.
 FAILOVER := $(if $(filter 1,$(QUICK)),NODES=3 ROUNDS=12 MOVES=7) $(foreach v,NODES ROUNDS MOVES SEED ON LAB KEEP MINUTES MILLICPU,$(if $($(v)),$(v)=$($(v))))
 .PHONY: bench-failover soak-failover
