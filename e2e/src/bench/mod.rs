@@ -28,6 +28,29 @@ pub enum System {
     MetalLb,
 }
 
+/// Who is measured, as it is chosen on the command line.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum On {
+    /// FerroLB alone.
+    Ferrolb,
+    /// MetalLB alone.
+    Metallb,
+    /// One after the other.
+    Both,
+}
+
+impl On {
+    /// The systems in the order of their turns. Ours last: what is left over of the other's work would slow it down, not
+    /// speed it up.
+    pub fn systems(self) -> Vec<System> {
+        match self {
+            Self::Ferrolb => vec![System::FerroLb],
+            Self::Metallb => vec![System::MetalLb],
+            Self::Both => vec![System::MetalLb, System::FerroLb],
+        }
+    }
+}
+
 impl System {
     /// Its name in tables.
     pub fn title(self) -> &'static str {

@@ -4,9 +4,9 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use ferrolb_e2e::bench::{
-    System, answers,
+    On, answers,
     services::{self, Plan},
 };
 
@@ -37,14 +37,6 @@ struct Arguments {
     as_is: bool,
 }
 
-/// See [`System`].
-#[derive(Clone, Copy, ValueEnum)]
-enum On {
-    Ferrolb,
-    Metallb,
-    Both,
-}
-
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,12 +62,7 @@ fn run(arguments: Arguments) -> Result<()> {
         lab: arguments.lab,
         nodes: arguments.nodes,
         sizes,
-        systems: match arguments.on {
-            On::Ferrolb => vec![System::FerroLb],
-            On::Metallb => vec![System::MetalLb],
-            // Ours last: what is left over of the other's work would slow it down, not speed it up.
-            On::Both => vec![System::MetalLb, System::FerroLb],
-        },
+        systems: arguments.on.systems(),
         singles: if quick { 7 } else { 20 },
         window: Duration::from_secs(if quick { 10 } else { 30 }),
         keep: arguments.keep == "1",

@@ -4,8 +4,8 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
-use ferrolb_e2e::bench::{self, Plan, System, soak};
+use clap::{Parser, Subcommand};
+use ferrolb_e2e::bench::{self, On, Plan, soak};
 
 /// The failover bench.
 #[derive(Parser)]
@@ -64,14 +64,6 @@ enum Verb {
     },
 }
 
-/// See [`System`].
-#[derive(Clone, Copy, ValueEnum)]
-enum On {
-    Ferrolb,
-    Metallb,
-    Both,
-}
-
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,11 +81,7 @@ fn run(arguments: Arguments) -> Result<()> {
         losses: 0,
         moves: 0,
         seed: 0,
-        systems: match arguments.on {
-            On::Ferrolb => vec![System::FerroLb],
-            On::Metallb => vec![System::MetalLb],
-            On::Both => vec![System::FerroLb, System::MetalLb],
-        },
+        systems: arguments.on.systems(),
         keep: arguments.keep == "1",
         as_is: arguments.as_is,
     };
