@@ -50,7 +50,7 @@ pub struct Standing {
 pub enum Word {
     /// All other nodes there are.
     Peers(Vec<PeerFacts>),
-    /// Who may answer for these addresses now; none: nobody.
+    /// Who may answer for these addresses now; none: nobody. The first, be it of no address, is what arbiters wait for.
     Standings(Vec<(IpAddr, Option<Standing>)>),
     /// What the operator wants of the address from now on; none: nothing any more.
     Wish(IpAddr, Option<Wish>),

@@ -57,13 +57,17 @@ pub(super) struct Segments {
     peers: Option<Vec<PeerFacts>>,
     /// The process ends: what starts now would take what nobody hands over.
     stopping: bool,
-    standings: HashMap<IpAddr, Standing>,
+    /// None before the first word about them. Until then nothing starts: a speaker that answers its peers' probes and can
+    /// take nothing yet would be waited for where a silent one is replaced.
+    standings: Option<HashMap<IpAddr, Standing>>,
 }
 
 /// Tells a segment who may answer for all addresses, some at a time.
-fn tell(news: &mpsc::UnboundedSender<News>, standings: &HashMap<IpAddr, Standing>) {
-    let all = standings.iter();
-    let all: Vec<_> = all
+fn tell<'a>(
+    news: &mpsc::UnboundedSender<News>,
+    standings: impl Iterator<Item = (&'a IpAddr, &'a Standing)>,
+) {
+    let all: Vec<_> = standings
         .map(|(address, standing)| (*address, Some(standing.clone())))
         .collect();
     for some in all.chunks(AT_ONCE) {
@@ -99,7 +103,7 @@ impl Segments {
             own: Arc::default(),
             peers: None,
             stopping: false,
-            standings: HashMap::new(),
+            standings: None,
         }
     }
 
@@ -156,7 +160,7 @@ impl Segments {
                 running.interface = now.clone();
                 let _ended = running.news.send(News::Interface(now.clone()));
                 if others {
-                    tell(&running.news, standings);
+                    tell(&running.news, standings.iter().flatten());
                 }
             }
             if same.is_none() {
@@ -168,7 +172,7 @@ impl Segments {
     }
 
     fn start_missing(&mut self) {
-        if self.stopping {
+        if self.stopping || self.standings.is_none() {
             return;
         }
         let missing: Vec<Interface> = self
@@ -201,7 +205,7 @@ impl Segments {
             let _waits = news.send(News::Peers(peers.clone()));
         }
         let _waits = news.send(News::Interface(interface.clone()));
-        tell(&news, &self.standings);
+        tell(&news, self.standings.iter().flatten());
         self.running.insert(
             interface.index,
             Running {
@@ -227,12 +231,14 @@ impl Segments {
                         let _ended = running.news.send(News::Standings(some.to_vec()));
                     }
                 }
+                let known = self.standings.get_or_insert_default();
                 for (address, standing) in standings {
                     match standing {
-                        Some(standing) => self.standings.insert(address, standing),
-                        None => self.standings.remove(&address),
+                        Some(standing) => known.insert(address, standing),
+                        None => known.remove(&address),
                     };
                 }
+                self.start_missing();
             }
             Word::Wish(address, wish) => {
                 for running in all {
@@ -353,6 +359,7 @@ mod tests {
             };
             segments.running.insert(index, running);
             segments.wanted = Interfaces::from([(index, lab.near)]);
+            segments.standings = Some(HashMap::new());
 
             let ended = segments.tasks.join_next_with_id().await.unwrap();
             segments.ended(ended);

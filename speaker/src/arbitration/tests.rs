@@ -97,6 +97,24 @@ fn a_node_alone_takes_addresses_and_makes_them_known() {
     });
 }
 
+/// Input: a node whose speaker has begun, and was not told yet who may answer for what; another takes an address meanwhile.
+/// Output: it is silent on the wire, as one that is not there is; once it is told, it answers.
+#[test]
+fn who_was_told_nothing_yet_does_not_pass_for_a_node_that_is_there() {
+    in_segment(|segment| async move {
+        let mut holder = segment.node("a", 1).await;
+        let mut heir = segment.node("b", 2).await;
+        holder.meet(&[&heir]);
+        heir.meet(&[&holder]);
+        holder.stand(VIP, &["a", "b"]);
+        let up = |report: &Report| matches!(report, Report::Up(_)).then_some(());
+        assert_eq!(holder.told(took).await.0, IpAddr::from(VIP));
+        assert_eq!(holder.all_told(up), []);
+        heir.stand(OTHER, &["b", "a"]);
+        holder.told(up).await;
+    });
+}
+
 /// Input: three nodes that may answer for an IPv6 address; the link-local address of the first goes and comes back.
 /// Output: all are members of its group beforehand; the first leaves it with its link-local address, and joins it again.
 #[test]

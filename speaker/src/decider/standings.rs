@@ -15,7 +15,8 @@ use crate::arbitration::{Standing, Word, Words};
 pub(super) struct Standings {
     node: String,
     words: Words,
-    told: HashMap<IpAddr, Standing>,
+    /// None before the first word, which is told in any case: the arbiters wait for it.
+    told: Option<HashMap<IpAddr, Standing>>,
     /// The addresses each Service had when it was last looked at.
     addresses: HashMap<ObjectName, Vec<IpAddr>>,
     peers: Vec<Peer>,
@@ -29,7 +30,7 @@ impl Standings {
         Self {
             node,
             words,
-            told: HashMap::new(),
+            told: None,
             addresses: HashMap::new(),
             peers: Vec::new(),
             names: Names::default(),
@@ -82,6 +83,8 @@ impl Standings {
             };
             touched.extend(before.into_iter().flatten());
         }
+        let first = self.told.is_none();
+        let told = self.told.get_or_insert_default();
         let mut news = Vec::new();
         for address in touched {
             let now = standing(view, &self.node, address).map(|standing| Standing {
@@ -91,16 +94,16 @@ impl Standings {
                 },
                 reach: standing.reach,
             });
-            if self.told.get(&address) == now.as_ref() {
+            if told.get(&address) == now.as_ref() {
                 continue;
             }
             match &now {
-                Some(standing) => self.told.insert(address, standing.clone()),
-                None => self.told.remove(&address),
+                Some(standing) => told.insert(address, standing.clone()),
+                None => told.remove(&address),
             };
             news.push((address, now));
         }
-        if !news.is_empty() {
+        if first || !news.is_empty() {
             self.words.tell(Word::Standings(news));
         }
     }
