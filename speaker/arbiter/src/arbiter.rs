@@ -102,6 +102,8 @@ pub struct Arbiter {
     /// Until when others are believed that say they hold what I hold, because I was away.
     away: Option<Instant>,
     stood_still: Option<Instant>,
+    /// How long this node has stood still in all, by what it noticed.
+    still: Duration,
     /// Since when this node was there without fault.
     stable_since: Instant,
     /// The last introduction: its nonce and when; and how many.
@@ -149,6 +151,7 @@ impl Arbiter {
             asked_around: None,
             away: None,
             stood_still: None,
+            still: Duration::ZERO,
             stable_since: now,
             hello: None,
             hellos: 0,
@@ -325,6 +328,7 @@ impl Arbiter {
         if late <= LATE {
             return;
         }
+        self.still = self.still.saturating_add(late);
         self.restart_windows();
         if late > ABSENT.min(self.profile.patience) {
             self.stable_since = self.now;
@@ -439,8 +443,9 @@ impl Arbiter {
                 || self
                     .hello
                     .is_some_and(|(nonce, at)| nonce == frame.nonce && now < at + ms(1000));
-            let fresh =
-                peer.answers(frame.nonce, now) || asked || self.mutated(Mutation::SkipNonce);
+            let fresh = peer.answers(frame.nonce, now, self.still)
+                || asked
+                || self.mutated(Mutation::SkipNonce);
             if fresh {
                 self.fresh(frame, mac);
             }

@@ -71,8 +71,8 @@ pub(crate) struct Peer {
     pub legacy: bool,
     /// Kubernetes has it.
     pub listed: bool,
-    /// Nonces of mine it has not answered, and when they were sent.
-    nonces: VecDeque<(u32, Instant)>,
+    /// Nonces of mine it has not answered, when they were sent, and how long I had stood still in all by then.
+    nonces: VecDeque<(u32, Instant, Duration)>,
     pub answered: Option<Instant>,
     /// How many own stalls excused its silence since.
     pub excused: u32,
@@ -256,25 +256,27 @@ impl Peer {
         Some(self.up_since? + wait)
     }
 
-    /// A probe with that nonce was sent.
-    pub fn asks(&mut self, nonce: u32, now: Instant) {
+    /// A probe with that nonce was sent; I have stood still for `still` in all.
+    pub fn asks(&mut self, nonce: u32, now: Instant, still: Duration) {
         if self.nonces.len() == UNDER_WAY {
             self.nonces.pop_front();
         }
-        self.nonces.push_back((nonce, now));
+        self.nonces.push_back((nonce, now, still));
     }
 
     /// Whether `nonce` is one of mine that was not answered; it is now. Its delay is remembered unless it was down: who was
-    /// away that long has lost what it held, and patience with it would only make its next loss last longer.
-    pub fn answers(&mut self, nonce: u32, now: Instant) -> bool {
-        let matches = |(mine, sent): &(u32, Instant)| *mine == nonce && now <= *sent + FRESH;
+    /// away that long has lost what it held, and patience with it would only make its next loss last longer. For as long as
+    /// I stood still myself, the answer waited for me: `still` is how long that was in all.
+    pub fn answers(&mut self, nonce: u32, now: Instant, still: Duration) -> bool {
+        let matches = |&(mine, sent, _): &(u32, Instant, _)| mine == nonce && now <= sent + FRESH;
         let Some(index) = self.nonces.iter().position(matches) else {
             return false;
         };
-        if let Some((_, sent)) = self.nonces.remove(index)
+        if let Some((_, sent, before)) = self.nonces.remove(index)
             && self.state != Liveness::Down
         {
-            let delay = now.saturating_duration_since(sent);
+            let mine = still.saturating_sub(before);
+            let delay = now.saturating_duration_since(sent).saturating_sub(mine);
             let (current, former, since) = self.worst;
             self.worst = if now.saturating_duration_since(since) > WORST_KEPT {
                 (delay, current, now)
@@ -350,10 +352,11 @@ mod tests {
     fn an_answer_counts_once_and_only_to_my_nonce() {
         let now = Instant::now();
         let mut peer = Peer::new(now);
-        peer.asks(7, now);
-        assert!(!peer.answers(8, now));
-        assert!(peer.answers(7, now));
-        assert!(!peer.answers(7, now));
+        let still = Duration::ZERO;
+        peer.asks(7, now, still);
+        assert!(!peer.answers(8, now, still));
+        assert!(peer.answers(7, now, still));
+        assert!(!peer.answers(7, now, still));
     }
 
     #[test]
@@ -409,8 +412,8 @@ mod tests {
             |s| start + Duration::from_secs(s),
         );
         let mut answer = |nonce, sent: Instant, delay| {
-            peer.asks(nonce, sent);
-            assert!(peer.answers(nonce, sent + Duration::from_millis(delay)));
+            peer.asks(nonce, sent, Duration::ZERO);
+            assert!(peer.answers(nonce, sent + Duration::from_millis(delay), Duration::ZERO));
             peer.patience(&Profile::DEFAULT, &suspicion, true)
                 .1
                 .as_millis()
@@ -423,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standstill_that_cost_the_addresses_earns_no_patience() {
+    fn neither_its_standstill_that_cost_the_addresses_nor_mine_earns_patience() {
         let now = Instant::now();
         let suspicion = Suspicion {
             since: now,
@@ -432,17 +435,18 @@ mod tests {
             probed: None,
             enough: None,
         };
-        let answered_late = |state| {
+        let ms = Duration::from_millis;
+        let answered_late = |state, mine| {
             let mut peer = Peer::new(now);
             peer.state = state;
-            peer.asks(1, now);
-            assert!(peer.answers(1, now + Duration::from_millis(400)));
+            peer.asks(1, now, ms(3000));
+            assert!(peer.answers(1, now + ms(400), ms(3000) + mine));
             peer.patience(&Profile::DEFAULT, &suspicion, true).1
         };
-        assert_eq!(
-            answered_late(Liveness::Suspect),
-            Duration::from_millis(1600)
-        );
-        assert_eq!(answered_late(Liveness::Down), Profile::DEFAULT.patience);
+        assert_eq!(answered_late(Liveness::Suspect, ms(0)), ms(1600));
+        assert_eq!(answered_late(Liveness::Suspect, ms(100)), ms(1200));
+        let shortest = Profile::DEFAULT.patience;
+        assert_eq!(answered_late(Liveness::Up, ms(390)), shortest);
+        assert_eq!(answered_late(Liveness::Down, ms(0)), shortest);
     }
 }

@@ -109,7 +109,7 @@ impl Arbiter {
         let nonce = self.next_nonce();
         let until = self.now + OFFERED;
         if let Some(peer) = self.peers.get_mut(&to) {
-            peer.asks(nonce, self.now);
+            peer.asks(nonce, self.now, self.still);
         }
         self.moving.insert(address);
         self.set_state(
@@ -139,7 +139,7 @@ impl Arbiter {
         if now < until && self.alive(to) {
             let nonce = self.next_nonce();
             if let Some(peer) = self.peers.get_mut(&to) {
-                peer.asks(nonce, now);
+                peer.asks(nonce, now, self.still);
             }
             self.set_state(
                 address,

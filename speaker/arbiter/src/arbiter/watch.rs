@@ -105,7 +105,7 @@ impl Arbiter {
         if let Some(peer) = self.peers.get_mut(&node)
             && let Some(mac) = peer.mac
         {
-            peer.asks(nonce, now);
+            peer.asks(nonce, now, self.still);
             self.send_to(Kind::Probe, mac, node, nonce, address);
         }
     }
@@ -229,7 +229,7 @@ impl Arbiter {
             peer.own_ask = Some(now);
             peer.asked = Some((nonce, now));
             peer.vouched_ask = None;
-            peer.asks(nonce, now);
+            peer.asks(nonce, now, self.still);
         }
         self.broadcast(Kind::Ask, node, nonce, address);
     }

@@ -238,6 +238,27 @@ fn a_paused_machine_comes_back_without_its_clock() {
     (20..30).for_each(|seed| stand_still(seed, Run::Paused { clock: false }, 15 * S));
 }
 
+/// Frames that waited for the one that stood still are no delay of those who sent them.
+#[test]
+fn who_stood_still_is_not_more_patient_with_others_for_it() {
+    for seed in 0..30 {
+        let mut world = calm(nodes(2 + seed as usize % 3), seed);
+        let (old, at) = (holder(&world), world.now);
+        let heir = world.order[&address(0)][1];
+        world.act(at, Act::Run(heir, Run::Stopped));
+        world.act(at + 2500 * MS, Act::Run(heir, Run::On));
+        let at = at + 20 * S;
+        world.act(at, Act::Run(old, Run::Killed));
+        world.run_until(at + 10 * S);
+        fine(&world);
+        let took = taken(&world, at);
+        assert!(
+            took[0].0 < 450 * MS && took[0].1 == heir,
+            "seed {seed}: {took:?}"
+        );
+    }
+}
+
 #[test]
 fn a_partition_has_one_on_each_side_and_one_after_healing() {
     for seed in 0..30 {
