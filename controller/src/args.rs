@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use ferrolb_runtime::flags::Shared;
 
 /// Gives Services of type LoadBalancer addresses from the operator's pools.
@@ -58,6 +58,26 @@ pub struct Args {
     /// Accepted; the webhooks speak HTTP/1.1, which every API server does.
     #[arg(long)]
     pub webhook_http2: bool,
+
+    /// Where a host outside the cluster answers for a Service's address that was chosen here: only report it, or give the
+    /// Service another address. Not MetalLB's.
+    #[arg(
+        long,
+        env = "FERROLB_ON_CONFLICT",
+        value_name = "WHAT",
+        value_enum,
+        default_value = "report"
+    )]
+    pub on_conflict: OnConflict,
+}
+
+/// What follows where a host outside the cluster has an address of a Service (`--on-conflict`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnConflict {
+    /// Event, condition and metric.
+    Report,
+    /// These, and another address for the Service.
+    Reassign,
 }
 
 /// What of the controller runs (`--webhook-mode`, MetalLB 0.13 and newer).
@@ -192,7 +212,20 @@ mod tests {
         let directory = PathBuf::from("/tmp/k8s-webhook-server/serving-certs");
         assert_eq!(args.cert_dir, directory);
         assert!(!args.disable_cert_rotation);
+        assert_eq!(args.on_conflict, OnConflict::Report);
         assert!(args.without_effect().is_empty());
+    }
+
+    #[test]
+    fn what_follows_a_conflict_is_a_flag_or_a_variable() {
+        let variable = [("FERROLB_ON_CONFLICT", "reassign")];
+        let (args, unknown) = read("", &variable);
+        assert_eq!(args.on_conflict, OnConflict::Reassign);
+        assert!(unknown.is_empty());
+        let (args, _) = read("--on-conflict=report", &variable);
+        assert_eq!(args.on_conflict, OnConflict::Report);
+        let words = ["controller", "--on-conflict=move"].map(str::to_owned);
+        assert!(flags::read::<Args>(words, &BTreeMap::new()).is_err());
     }
 
     #[test]

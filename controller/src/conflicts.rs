@@ -32,7 +32,12 @@ pub fn strangers(state: &DynamicObject) -> Strangers {
 #[derive(Debug, Default)]
 pub struct Conflicts {
     by_speaker: BTreeMap<ObjectName, Strangers>,
+    /// All that was said before is known.
+    known: bool,
+    /// It may not be seen, which was said.
     hidden: bool,
+    /// Services are to be given other addresses by it.
+    needed: bool,
 }
 
 /// A condition of a Service that is to be written, with those of others.
@@ -47,6 +52,16 @@ pub struct Due {
 }
 
 impl Conflicts {
+    /// Says that Services are to be given other addresses by what speakers say, so that it matters whether it can be seen.
+    pub fn need(&mut self) {
+        self.needed = true;
+    }
+
+    /// Whether all was seen that may be seen.
+    pub fn seen(&self) -> bool {
+        self.known || self.hidden
+    }
+
     /// Takes over what was seen; the addresses about which something else is said now.
     pub fn take(&mut self, change: Change<Strangers>) -> BTreeSet<IpAddr> {
         let (before, after) = match change {
@@ -59,11 +74,18 @@ impl Conflicts {
                 Strangers::new(),
             ),
             Change::Synced => {
+                self.known = true;
                 self.hidden = false;
                 return BTreeSet::new();
             }
             Change::Unavailable(why) => {
-                if !std::mem::replace(&mut self.hidden, true) {
+                if std::mem::replace(&mut self.hidden, true) {
+                    return BTreeSet::new();
+                }
+                if self.needed {
+                    tracing::warn!(op = "watch", resource = "configurationstates", reason = ?why,
+                        "--on-conflict=reassign does nothing: the speakers' reports cannot be seen. It takes MetalLB's custom                          resources of 0.15.3 or newer, and get, list and watch on configurationstates");
+                } else {
                     tracing::info!(op = "watch", resource = "configurationstates", reason = ?why,
                         "Services get no condition ferrolb.io/AddressConflict: the speakers' reports cannot be seen. Their \
                          events and metrics tell of conflicts all the same");
@@ -84,6 +106,9 @@ impl Conflicts {
 
     /// What the condition of a Service with these addresses should say, if it says something else.
     pub fn due(&self, conditions: &[Condition], addresses: &[IpAddr]) -> Option<Due> {
+        if !self.known {
+            return None;
+        }
         let whose = |address: &IpAddr| {
             let mac = self.with(*address)?;
             Some(format!("the host {mac} answers for {address}"))
@@ -94,7 +119,7 @@ impl Conflicts {
         let ours = conditions.iter().find(ours);
         let message = if conflict {
             format!(
-                "{}; give it another address, or take the address out of the pool",
+                "{}; give that host another address, or take the address out of the pool",
                 found.join(", ")
             )
         } else {
@@ -173,6 +198,10 @@ mod tests {
         assert_eq!(conflicts.due(&[], &[ip(1)]), None);
         let changed = conflicts.take(told("n1", &[(1, "02:00:00:00:00:09"), (2, "x")]));
         assert_eq!(changed, [ip(1), ip(2)].into());
+        // Before everything was told, what a former process wrote stays.
+        assert!(!conflicts.seen() && conflicts.due(&[], &[ip(1)]).is_none());
+        conflicts.take(Change::Synced);
+        assert!(conflicts.seen());
         assert_eq!(conflicts.due(&[], &[ip(3)]), None);
         let others = Condition {
             type_: "example.com/Ready".to_owned(),

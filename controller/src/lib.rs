@@ -5,6 +5,7 @@
 mod act;
 mod args;
 mod conflicts;
+mod disputes;
 mod metrics;
 mod pool_status;
 mod reconcile;

@@ -3,10 +3,10 @@
 //! It does no I/O itself: [`Reconciler::take`] turns an [`Input`] into [`Effect`]s, which
 //! [`act`](crate::act) carries out.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use ferrolb_config::{Config, Labels, ObjectName, Refused};
-use ferrolb_controller_core::{Core, Level, Plan};
+use ferrolb_controller_core::{Core, Level, Plan, Request};
 use ferrolb_runtime::{
     configuration::{Notice, Objects, Outcome, Reporter, Source},
     events::{About, EventType},
@@ -15,11 +15,13 @@ use ferrolb_runtime::{
     watch::Change,
 };
 
+mod strangers;
 mod surroundings;
 
 use crate::{
     act::{Write, Written},
     conflicts::{Conflicts, Strangers},
+    disputes::Disputes,
     metrics::AllocatorMetrics,
     pool_status::{self, PoolStatuses},
     translate::Seen,
@@ -84,6 +86,12 @@ struct Entry {
     wrote: Option<u64>,
 }
 
+impl Entry {
+    fn request(&self) -> Option<&Request> {
+        self.seen.request.as_ref()
+    }
+}
+
 /// A readable configuration that is not in force.
 struct Offer {
     config: Config,
@@ -105,6 +113,7 @@ pub struct Reconciler {
     around: Surroundings,
     statuses: PoolStatuses,
     conflicts: Conflicts,
+    disputes: Disputes,
     /// The newest readable configuration, while it is not the one in force.
     offered: Option<Offer>,
     /// The objects that were told why the newest configuration was refused.
@@ -137,6 +146,7 @@ impl Reconciler {
             around: Surroundings::default(),
             statuses: PoolStatuses::default(),
             conflicts: Conflicts::default(),
+            disputes: Disputes::default(),
             offered: None,
             refused: Vec::new(),
             revisit: false,
@@ -149,16 +159,33 @@ impl Reconciler {
     pub fn take(&mut self, input: Input) -> Vec<Effect> {
         self.metrics.updates.inc();
         self.handle(input);
+        self.settle();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Does what the time brings; due at [`next_deadline`](Self::next_deadline), and after every input.
+    pub fn tick(&mut self, now: Instant) -> Vec<Effect> {
+        self.pass_time(now);
+        self.settle();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`tick`](Self::tick) is due; none if nothing is.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.disputes.next_deadline()
+    }
+
+    /// While something is released: decides those that may have waited for it, first who has no address.
+    fn settle(&mut self) {
         for _ in 0..ROUNDS {
             if !std::mem::take(&mut self.revisit) {
                 break;
             }
             self.try_configure();
-            for name in self.core.waiting() {
+            for name in self.core.waiting().into_iter().chain(self.leaving()) {
                 self.decide(&name);
             }
         }
-        std::mem::take(&mut self.effects)
     }
 
     /// Brings gauges and the status of pools up to date; not after every input, because it looks at every pool.
@@ -221,15 +248,6 @@ impl Reconciler {
         self.decide(&name);
     }
 
-    /// A speaker says something else about who has which address: the Services that have it show so.
-    fn strangers(&mut self, change: Change<Strangers>) {
-        for address in self.conflicts.take(change) {
-            for name in self.core.holders(address) {
-                self.decide(&name);
-            }
-        }
-    }
-
     fn source(&mut self, source: Source) {
         let in_force = self.core.configured();
         match source {
@@ -260,7 +278,7 @@ impl Reconciler {
     /// before that, its addresses would be given to others.
     fn try_configure(&mut self) {
         let services_seen = self.unready.is_none();
-        if !(services_seen && self.around.seen()) {
+        if !(services_seen && self.around.seen() && self.conflicts.seen()) {
             return;
         }
         let Some(Offer { config, reported }) = self.offered.take() else {

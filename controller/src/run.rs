@@ -11,20 +11,21 @@
 
 use anyhow::Context as _;
 use ferrolb_config::ObjectName;
-use ferrolb_config_api::ConfigurationState;
+use ferrolb_config_api::{ConfigurationState, IPAddressPool};
 use ferrolb_runtime::{
     client,
     configuration::{self, Reporter},
     endpoints::{Daemon, Endpoints},
     events::Events,
     metrics::{self, ClientMetrics},
-    process,
+    object, process,
     ready::Ready,
     shutdown,
     state::{Component, State},
     watch,
 };
-use kube::{Api, Client, core::ApiResource, runtime::watcher};
+use k8s_openapi::api::core::v1 as core;
+use kube::{Client, api::DynamicObject, runtime::watcher};
 use prometheus::Registry;
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -122,11 +123,12 @@ fn allocate(
         args.shared.pod().map(str::to_owned),
     );
     let reporter = Reporter::from(config.clone()).with_state(state);
-    let reconciler = Reconciler::new(reporter, client_metrics, allocator_metrics, synced);
+    let reconciler = Reconciler::new(reporter, client_metrics, allocator_metrics, synced)
+        .on_conflict(args.on_conflict);
 
     let class = args.shared.class().map(str::to_owned);
     vital.spawn(watch::follow(
-        Api::all(client.clone()),
+        object::everywhere::<core::Service>(client.clone()),
         watcher::Config::default(),
         "services",
         move |service| translate::service(service, class.as_deref()),
@@ -134,15 +136,15 @@ fn allocate(
         inputs.clone(),
     ));
     vital.spawn(watch::follow(
-        Api::all(client.clone()),
+        object::everywhere::<core::Node>(client.clone()),
         watcher::Config::default(),
         "nodes",
-        |node| translate::node_addresses(&node),
+        translate::node_addresses,
         Input::Node,
         inputs.clone(),
     ));
     vital.spawn(watch::follow(
-        Api::all(client.clone()),
+        object::everywhere::<core::Namespace>(client.clone()),
         watcher::Config::default(),
         "namespaces",
         translate::namespace_labels,
@@ -150,22 +152,19 @@ fn allocate(
         inputs.clone(),
     ));
     vital.spawn(watch::follow(
-        act::pools(client.clone(), &config.namespace),
+        object::within::<IPAddressPool>(client.clone(), &config.namespace),
         watcher::Config::default(),
         "ipaddresspools",
-        |pool| pool_status::Seen::of(&pool),
+        |pool: DynamicObject| pool_status::Seen::of(&pool),
         Input::Pool,
         inputs.clone(),
     ));
-    vital.spawn(watch::follow(
-        Api::namespaced_with(
-            client.clone(),
-            &config.namespace,
-            &ApiResource::erase::<ConfigurationState>(&()),
-        ),
+    // Without these there is less to tell and to heed, so nothing waits for them longer than it must.
+    vital.spawn(watch::try_to_follow(
+        object::within::<ConfigurationState>(client.clone(), &config.namespace),
         watcher::Config::default().labels("metallb.io/component-type=speaker"),
         "configurationstates",
-        |state| conflicts::strangers(&state),
+        |state: DynamicObject| conflicts::strangers(&state),
         Input::Strangers,
         inputs.clone(),
     ));

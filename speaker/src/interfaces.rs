@@ -6,9 +6,10 @@
 //! and NDP where there is a link-local IPv6 address. Loopback has neither. Interfaces whose frames are not Ethernet are left
 //! out as well: neither protocol is spoken on them as we speak it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ferrolb_speaker_responder::{Interface, Interfaces};
@@ -30,6 +31,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// may name.
 pub type Names = BTreeSet<String>;
 
+/// The hardware addresses of all this node's interfaces, those that nothing is announced on among them: what they say is no
+/// stranger's word.
+pub type Own = Arc<HashSet<MacAddr>>;
+
 /// What the kernel has told, of which the interfaces follow.
 #[derive(Debug, Default)]
 struct Links {
@@ -38,6 +43,7 @@ struct Links {
     link_local: BTreeMap<NonZeroU32, BTreeSet<Ipv6Addr>>,
     /// The names of those that are not excluded.
     names: BTreeMap<NonZeroU32, String>,
+    macs: BTreeMap<NonZeroU32, MacAddr>,
 }
 
 /// Where what the kernel tells is published.
@@ -45,6 +51,7 @@ struct Sinks {
     interfaces: watch::Sender<Interfaces>,
     /// None before the first list.
     names: watch::Sender<Option<Names>>,
+    own: watch::Sender<Own>,
 }
 
 /// Why the kernel could not be asked.
@@ -58,13 +65,18 @@ enum LinkError {
     Closed,
 }
 
-/// Keeps `interfaces` and `names` up to date until nobody listens to the interfaces any more.
+/// Keeps `interfaces`, `names` and `own` up to date until nobody listens to the interfaces any more.
 pub async fn follow(
     mut excluded: watch::Receiver<Exclusions>,
     interfaces: watch::Sender<Interfaces>,
     names: watch::Sender<Option<Names>>,
+    own: watch::Sender<Own>,
 ) {
-    let sinks = Sinks { interfaces, names };
+    let sinks = Sinks {
+        interfaces,
+        names,
+        own,
+    };
     loop {
         let failed = tokio::select! {
             result = listen(&mut excluded, &sinks) => result.err().unwrap_or(LinkError::Closed),
@@ -145,6 +157,8 @@ async fn dump(handle: &Handle, excluded: &Exclusions) -> Result<Links, LinkError
 
 impl Sinks {
     fn publish(&self, links: &Links) {
+        // Before the interfaces: what is heard on a new one is judged by it.
+        tell(&self.own, Arc::new(links.macs.values().copied().collect()));
         tell(&self.interfaces, links.interfaces());
         tell(&self.names, Some(links.names.values().cloned().collect()));
     }
@@ -217,6 +231,7 @@ impl Links {
             self.fit.remove(&index);
             self.link_local.remove(&index);
             self.names.remove(&index);
+            self.macs.remove(&index);
         }
     }
 
@@ -243,6 +258,10 @@ impl Links {
         // Wireless drivers send messages with one attribute only; those say nothing of the link's state.
         let Some(name) = name else {
             return;
+        };
+        match mac {
+            Some(mac) => self.macs.insert(index, mac),
+            None => self.macs.remove(&index),
         };
         if excluded.names(name) {
             self.names.remove(&index);
@@ -407,6 +426,23 @@ mod tests {
     }
 
     #[test]
+    fn every_interface_counts_as_this_nodes() {
+        let named = vec![
+            LinkAttribute::IfName("veth1".to_owned()),
+            LinkAttribute::Address(US.to_vec()),
+        ];
+        let excluded = Exclusions::parse("announcedInterfacesToExclude: [\"^veth\"]").unwrap();
+        let veth = link(LinkFlags::empty(), LinkLayerType::Ether, named);
+        let mut links = Links::default();
+        links.apply(&veth, &excluded);
+        assert!(links.interfaces().is_empty() && links.names.is_empty());
+        let own: Vec<_> = links.macs.values().copied().collect();
+        assert_eq!(own, [MacAddr::from(US)]);
+        links.remove(&veth);
+        assert!(links.macs.is_empty());
+    }
+
+    #[test]
     fn a_message_without_name_or_of_a_family_changes_nothing() {
         let good = LinkFlags::Up | LinkFlags::Broadcast;
         let whole = vec![
@@ -432,12 +468,13 @@ mod tests {
     /// Output: it is no longer among the interfaces, nor among the names that may be announced on; then it is again.
     #[test]
     fn an_interface_excluded_while_it_is_used_is_let_go() {
-        ferrolb_speaker_responder::lab::in_lab(|_lab| async move {
+        ferrolb_speaker_responder::lab::in_lab(|lab| async move {
             let list = |text: &str| Exclusions::parse(text).unwrap();
             let (excluding, excluded) = watch::channel(list(""));
             let (found, mut interfaces) = watch::channel(Interfaces::new());
             let (tell_names, mut names) = watch::channel(None::<Names>);
-            tokio::spawn(follow(excluded, found, tell_names));
+            let (tell_own, mut own) = watch::channel(Own::default());
+            tokio::spawn(follow(excluded, found, tell_names, tell_own));
             for (text, there) in [
                 ("", true),
                 ("announcedInterfacesToExclude: [^ne.r$]", false),
@@ -453,6 +490,9 @@ mod tests {
                     names.is_some_and(|names| names.contains("near") == there)
                 };
                 drop(names.wait_for(known).await.unwrap());
+                // Announced on or not, it is this node's.
+                let near = lab.near.mac;
+                drop(own.wait_for(|own| own.contains(&near)).await.unwrap());
             }
         });
     }

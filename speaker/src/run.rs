@@ -25,11 +25,12 @@ use ferrolb_runtime::events::Events;
 use ferrolb_runtime::metrics::{self, ClientMetrics};
 use ferrolb_runtime::ready::Ready;
 use ferrolb_runtime::state::{Component, State};
-use ferrolb_runtime::{client, process, shutdown, watch};
+use ferrolb_runtime::{client, object, process, shutdown, watch};
 use ferrolb_speaker_core::{Settings, SpeakerPod, View};
 use ferrolb_speaker_responder::Interfaces;
+use k8s_openapi::api::core::v1 as core;
+use kube::Client;
 use kube::runtime::watcher;
-use kube::{Api, Client};
 use tokio::sync::{mpsc, watch as latest};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,7 @@ use crate::act::Actor;
 use crate::args::{Args, Cordoned};
 use crate::decider::Decider;
 use crate::exclusions::{self, Exclusions};
-use crate::interfaces;
+use crate::interfaces::{self, Own};
 use crate::metrics::Metrics;
 use crate::sources::{self, Input};
 use crate::statuses::{self, Identity, Statuses};
@@ -74,7 +75,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let (found, interfaces) = latest::channel(Interfaces::new());
     let (tell, told) = mpsc::unbounded_channel();
-    let mut threads = Threads::start(&args, interfaces, &metrics, &ready, tell)?;
+    let (tell_own, own) = latest::channel(Own::default());
+    let mut threads = Threads::start(&args, interfaces, own, &metrics, &ready, tell)?;
 
     let configmap = ObjectName::new(namespace, args.shared.config_name());
     let statuses = Statuses::default();
@@ -122,7 +124,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (tell_names, names) = latest::channel(None);
     vital.spawn(sources::arbiters(told, inputs.clone()));
     vital.spawn(sources::interfaces(names, inputs));
-    vital.spawn(interfaces::follow(excluded, found, tell_names));
+    vital.spawn(interfaces::follow(excluded, found, tell_names, tell_own));
     vital.spawn(exclusions::follow(Path::new(exclusions::PATH), list));
     vital.spawn(decider.run(queue));
     vital.spawn(report_state);
@@ -162,7 +164,7 @@ fn follow_cluster(
     let class = args.shared.class().map(str::to_owned);
     let all = watcher::Config::default;
     vital.spawn(watch::follow(
-        Api::all(client.clone()),
+        object::everywhere::<core::Service>(client.clone()),
         all(),
         "services",
         move |service| translate::service(service, class.as_deref()),
@@ -170,7 +172,7 @@ fn follow_cluster(
         inputs.clone(),
     ));
     vital.spawn(watch::follow(
-        Api::all(client.clone()),
+        object::everywhere::<core::Node>(client.clone()),
         all(),
         "nodes",
         translate::node,

@@ -7,9 +7,11 @@
 //!    assignable, in the pool and among the addresses asked for. A pool that selects namespaces counts as there for one
 //!    whose labels are not known, which gives nothing new to it. First those of its status are tried, then those on
 //!    record; on record first if the status only lacks some of them, for then the write of the status is under way.
-//! 3. A `PreferDualStack` Service with one address gets one of the other family from the same pool if there is one.
-//! 4. A Service without gets the addresses asked for, or the lowest of the pool asked for, or the lowest of the first
+//! 3. If it is to leave an address because a stranger answers for it (not MetalLB's), it gets another in its place.
+//! 4. A `PreferDualStack` Service with one address gets one of the other family from the same pool if there is one.
+//! 5. A Service without gets the addresses asked for, or the lowest of the pool asked for, or the lowest of the first
 //!    pool that has some: first of the pools that are there for certain Services, by priority, then of the others.
+//!    Addresses that strangers answer for come last, unless they are asked for.
 //!
 //! Before the restart barrier is lifted the addresses of the status are held, and nothing else happens.
 //!
@@ -45,6 +47,8 @@ pub(crate) enum Topic {
     Additional,
     /// Which node has its address too.
     Conflict,
+    /// Why it stays where a stranger answers.
+    Stranger,
 }
 
 /// What a decision leaves behind.
@@ -231,6 +235,7 @@ impl<'a> Pass<'a> {
                 return Some(refusal.to_string());
             }
         }
+        self.leave_strangers(stack, &wanted);
         self.complete(stack);
         None
     }
@@ -255,6 +260,9 @@ impl<'a> Pass<'a> {
         };
         let lacks_one = self.prefers_dual(stack) && holding.addresses.len() == 1;
         !lacks_one
+            && self
+                .left_to_strangers(&holding.addresses, &desired)
+                .is_empty()
             && self.is_noted(&holding.addresses)
             && self.wants(&holding.addresses, stack, &desired).is_ok()
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ferrolb_config::{Allocation, Family, Origin, Pool, Protocol};
 
-use crate::allocator::{Claim, Refusal};
+use crate::allocator::{Among, Claim, Refusal};
 use crate::converge::{Pass, Stack, Topic};
 use crate::family::Families;
 use crate::notice::{Level, quoted};
@@ -46,10 +46,18 @@ impl Pass<'_> {
         }
     }
 
-    /// The lowest addresses of the pool asked for, or of the first pool that has some.
+    /// Addresses that no stranger answers for; where there are none left, others.
     fn choose(&self, stack: Stack) -> Result<Vec<IpAddr>, Refusal> {
+        match self.choose_among(stack, Among::Undisputed) {
+            Err(_) if self.core.allocator.is_disputed() => self.choose_among(stack, Among::All),
+            chosen => chosen,
+        }
+    }
+
+    /// The lowest addresses of the pool asked for, or of the first pool that has some.
+    pub(crate) fn choose_among(&self, stack: Stack, among: Among) -> Result<Vec<IpAddr>, Refusal> {
         if let Some(asked) = self.asked_pool() {
-            return self.choose_from(asked, stack);
+            return self.choose_from(asked, stack, among);
         }
         let allocator = &self.core.allocator;
         let automatic = || allocator.pools().iter().filter(|pool| pool.auto_assign());
@@ -66,7 +74,7 @@ impl Pass<'_> {
             .collect();
         let mut found = [pinned, free]
             .into_iter()
-            .filter_map(|pools| self.lowest(&pools, stack));
+            .filter_map(|pools| self.lowest(&pools, stack, among));
         if let Some(addresses) = found.next() {
             return Ok(addresses);
         }
@@ -77,7 +85,7 @@ impl Pass<'_> {
     }
 
     /// The lowest addresses of this pool.
-    fn choose_from(&self, asked: &str, stack: Stack) -> Result<Vec<IpAddr>, Refusal> {
+    fn choose_from(&self, asked: &str, stack: Stack, among: Among) -> Result<Vec<IpAddr>, Refusal> {
         let allocator = &self.core.allocator;
         let pool = allocator
             .pool(asked)
@@ -88,13 +96,13 @@ impl Pass<'_> {
             });
         }
         self.admitted(pool)?;
-        self.lowest(&[pool], stack)
+        self.lowest(&[pool], stack, among)
             .ok_or_else(|| used_up(pool, stack.families))
     }
 
     /// The lowest addresses of the first of these pools that has what the Service is to have; only then, if it may do
     /// with less, of the first that has less.
-    fn lowest(&self, pools: &[&Pool], stack: Stack) -> Option<Vec<IpAddr>> {
+    fn lowest(&self, pools: &[&Pool], stack: Stack, among: Among) -> Option<Vec<IpAddr>> {
         let single = if self.prefers_dual(stack) {
             vec![stack.primary, other(stack.primary)]
         } else {
@@ -103,15 +111,16 @@ impl Pass<'_> {
         std::iter::once(stack.families)
             .chain(single.into_iter().map(Families::Single))
             .find_map(|families| {
+                let allocator = &self.core.allocator;
                 let mut found = pools
                     .iter()
                     .filter(|pool| pool.protocol() == Protocol::Layer2)
-                    .filter_map(|pool| self.core.allocator.lowest(pool, families, &self.terms));
+                    .filter_map(|pool| allocator.lowest(pool, families, &self.terms, among));
                 found.next()
             })
     }
 
-    /// Adds the second address of a Service that prefers two.
+    /// Adds the second address of a Service that prefers two. It can do without, so a disputed one is none.
     pub(crate) fn complete(&mut self, stack: Stack) {
         let held = self
             .core
@@ -131,7 +140,8 @@ impl Pass<'_> {
                 pool: pool.name().to_string(),
             }),
             Protocol::Layer2 => self.admitted(pool).and_then(|()| {
-                let lowest = self.core.allocator.lowest(pool, missing, &self.terms);
+                let allocator = &self.core.allocator;
+                let lowest = allocator.lowest(pool, missing, &self.terms, Among::Undisputed);
                 lowest.ok_or_else(|| exhausted(pool, missing))
             }),
         };

@@ -9,6 +9,7 @@ use crate::allocator::Allocator;
 use crate::converge::{Memory, Pass};
 use crate::plan::{Plan, PoolUse};
 use crate::request::Request;
+use crate::strangers::Stranger;
 
 /// The state of the decision: who has which address, who waits, who was told what.
 ///
@@ -79,6 +80,17 @@ impl Core {
     /// has one keeps it and is warned when it is decided next, so the caller decides all Services again.
     pub fn reserve(&mut self, owners: BTreeMap<IpAddr, String>) {
         self.allocator.reserve(owners);
+    }
+
+    /// Replaces the addresses that hosts outside the cluster answer for, or did of late. Nobody gets one who does not ask for
+    /// it while there is another, and who [is to leave](Stranger::leave) one gets another in its place when it is decided
+    /// next. Returns the addresses of which something else is said than before: the caller decides their
+    /// [`holders`](Self::holders) again.
+    ///
+    /// A Service that is to leave an address and finds no other stays: the caller decides it again when something was
+    /// released.
+    pub fn dispute(&mut self, strangers: BTreeMap<IpAddr, Stranger>) -> BTreeSet<IpAddr> {
+        self.allocator.dispute(strangers)
     }
 
     /// Lifts the restart barrier: every Service has been decided once. Until then Services only get back the addresses in

@@ -10,6 +10,7 @@ use prometheus::Registry;
 use super::*;
 
 mod resources;
+mod strangers;
 
 struct Bench {
     reconciler: Reconciler,
@@ -97,6 +98,7 @@ impl Bench {
         let mut bench = bench();
         bench.take(Input::Node(Change::Synced));
         bench.take(Input::Namespace(Change::Synced));
+        bench.take(Input::Strangers(Change::Synced));
         bench.take(Input::Service(Change::Synced));
         bench.take(Input::Config(pool(addresses), objects()));
         assert!(bench.reconciler.core.configured());
@@ -142,7 +144,7 @@ fn only(effects: &[Effect]) -> Write {
 }
 
 #[test]
-fn nothing_is_given_before_services_nodes_and_namespaces_were_seen() {
+fn nothing_is_given_before_services_nodes_namespaces_and_reports_were_seen() {
     let mut bench = bench();
     assert!(
         bench
@@ -157,6 +159,7 @@ fn nothing_is_given_before_services_nodes_and_namespaces_were_seen() {
     assert!(bench.take(Input::Service(Change::Synced)).is_empty());
     assert!(bench.ready.pending().is_empty());
     assert!(bench.take(Input::Namespace(Change::Synced)).is_empty());
+    assert!(bench.take(Input::Strangers(Change::Synced)).is_empty());
     let write = only(&bench.take(Input::Node(Change::Synced)));
     assert_eq!(
         (write.name, write.ingress),
@@ -173,6 +176,8 @@ fn nodes_and_namespaces_that_may_not_be_seen_hold_nothing_up() {
     bench.take(Input::Service(Change::Synced));
     let forbidden = Input::Namespace(Change::Unavailable(Unavailable::Forbidden));
     assert!(bench.take(forbidden).is_empty());
+    let unknown = Input::Strangers(Change::Unavailable(Unavailable::Unknown));
+    assert!(bench.take(unknown).is_empty());
     let forbidden = Input::Node(Change::Unavailable(Unavailable::Forbidden));
     assert_eq!(only(&bench.take(forbidden)).ingress, [ip("10.0.0.1")]);
 }
@@ -187,6 +192,7 @@ fn a_node_that_gives_its_address_up_lets_the_refused_have_it() {
     )));
     bench.take(Input::Node(Change::Synced));
     bench.take(Input::Namespace(Change::Synced));
+    bench.take(Input::Strangers(Change::Synced));
     bench.take(Input::Service(Change::Synced));
     bench.take(Input::Config(pool("10.0.0.1/32"), objects()));
     let service = bench.applied("a", &[], &[]);

@@ -22,6 +22,8 @@ fn values_become_flags_and_variables() {
         "--set",
         "speaker.memberlist.mlBindPort=7947,speaker.memberlist.mlBindAddrOverride=10.0.0.1",
         "--set",
+        "controller.onConflict=reassign",
+        "--set",
         "speaker.livenessProbe.port=18000,speaker.readinessProbe.port=18000,speaker.memberlist.mlSecretKeyPath=/key",
     ]);
     let (controller, speaker) = (chart_pod(&made, "controller"), chart_pod(&made, "speaker"));
@@ -51,6 +53,10 @@ fn values_become_flags_and_variables() {
         assert!(flags(speaker).contains(&flag), "{flag}");
         assert!(!flags(controller).contains(&flag), "{flag}");
     }
+    assert!(flags(controller).contains(&"--on-conflict=reassign"));
+    let unsaid = rendered(&[]);
+    let unsaid = flags(chart_pod(&unsaid, "controller"));
+    assert!(!unsaid.iter().any(|flag| flag.starts_with("--on-conflict")));
     let probe = at(speaker, "/containers/0/livenessProbe/httpGet");
     assert_eq!(
         probe,
@@ -298,6 +304,7 @@ fn what_cannot_be_meant_is_refused_with_a_reason() {
         // By the schema: a value misspelt, a word that is none, a number where there is none.
         ("speaker.tolerateMasters=false", "tolerateMasters"),
         ("controller.webhookMode=on", "webhookMode"),
+        ("controller.onConflict=move", "onConflict"),
         ("speaker.memberlist.mlBindPort=99999", "mlBindPort"),
         (
             "speaker.podDisruptionBudget.maxUnavailable=1",

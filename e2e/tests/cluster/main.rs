@@ -124,7 +124,9 @@ const GROUPS: &[(Setup, &[(&str, Test)])] = &[
             nodes: network_unavailable_moves_and_returns, the_exclude_label_moves_and_returns,
                 a_node_without_a_speaker_moves_and_returns;
             scraping: https_with_a_token;
-            strangers: a_foreign_holder_is_an_event_and_a_condition_until_it_is_gone;
+            strangers: a_foreign_holder_is_an_event_and_a_condition_until_it_is_gone,
+                a_foreign_holder_that_claims_nothing_is_found_while_the_address_is_held,
+                a_service_leaves_a_foreign_holder_for_another_address;
             l2: mixed_protocols_on_one_address, who_shares_an_address_has_one_announcer,
                 statuses_deleted_by_hand_come_back, metrics_of_a_service;
         },

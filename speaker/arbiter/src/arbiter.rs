@@ -74,8 +74,9 @@ pub struct Arbiter {
     muted: bool,
     peers: BTreeMap<NodeId, Peer>,
     holds: BTreeMap<IpAddr, Hold>,
-    /// The addresses answered for.
+    /// The addresses answered for, and the one of them that strangers were asked about last.
     held: BTreeSet<IpAddr>,
+    patrolled: Option<IpAddr>,
     /// Whose end or change decides about which addresses.
     waiting: BTreeMap<NodeId, BTreeSet<IpAddr>>,
     kernels: BTreeMap<IpAddr, NodeId>,
@@ -133,6 +134,7 @@ impl Arbiter {
             peers: BTreeMap::new(),
             holds: BTreeMap::new(),
             held: BTreeSet::new(),
+            patrolled: None,
             waiting: BTreeMap::new(),
             kernels: BTreeMap::new(),
             timers: Timers::new(),
@@ -361,6 +363,7 @@ impl Arbiter {
                 Deadline::Checks => self.run_checks(),
                 Deadline::Asks => self.run_asks(),
                 Deadline::Stranger(address) => self.stranger_due(address),
+                Deadline::Patrol => self.patrol_due(),
                 Deadline::Hello => self.hello_due(),
                 Deadline::Settle => self.settle_some(),
                 Deadline::Stop => self.end(),

@@ -205,6 +205,8 @@ pub enum Report {
         address: IpAddr,
         /// The stranger's hardware address.
         mac: Mac,
+        /// Whether it is for this node to tell people: it holds the address, or comes first of those that are there and may.
+        speaks: bool,
     },
     /// The stranger a former report told of answers no more, or the address is no longer this node's to care for.
     /// `Stranger` is repeated while it is there; this comes once.

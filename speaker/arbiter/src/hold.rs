@@ -241,6 +241,8 @@ pub(crate) enum Deadline {
     Asks,
     /// To see whether a stranger is still there that disputes what I hold.
     Stranger(IpAddr),
+    /// To ask for the next of what I hold.
+    Patrol,
     Hello,
     /// The next of those to be decided again.
     Settle,

@@ -67,4 +67,4 @@ pub use arbiter::Arbiter;
 pub use event::{Candidates, Cause, Input, Obstacle, Output, PeerFacts, Report, Wish};
 pub use frame::{Form, Frame, Kind, Mac, NodeId};
 pub use profile::{Failback, Profile};
-pub use tag::{Key, OPTION_LEN, TAG_LEN, Tag, option, tag_in};
+pub use tag::{Key, MARK, OPTION_LEN, TAG_LEN, Tag, option, tag_in};

@@ -36,6 +36,9 @@ const UNITS: u8 = 3;
 const NONCE_OPTION: u8 = 14;
 
 const VERSION: u8 = 1;
+
+/// Which bits of a tag's first byte are the same in every tag, and what they are there.
+pub const MARK: (u8, u8) = (0xe0, VERSION << 5);
 const SIGNED: usize = 13;
 const HEARING: u8 = 0x10;
 

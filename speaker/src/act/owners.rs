@@ -47,12 +47,20 @@ pub(super) struct Owners {
     /// Who answers for addresses this node let go, where it knows.
     pub(super) elsewhere: HashMap<IpAddr, String>,
     /// Hosts that are no speakers and answer for addresses, by the interface they were heard on.
-    strangers: BTreeMap<(IpAddr, String), MacAddr>,
+    strangers: BTreeMap<(IpAddr, String), Stranger>,
     /// The interfaces on which any other speaker was ever heard.
     company: BTreeSet<String>,
     /// What is held on interfaces without company, while others have some: it is answered for there and counts for nothing
     /// else, because each node has such an interface of its own and all would say that they announce the address.
     apart: BTreeSet<(IpAddr, String)>,
+}
+
+/// A host that is no speaker and answers for an address.
+#[derive(Clone, Copy, Debug)]
+struct Stranger {
+    mac: MacAddr,
+    /// Events about it were this node's to write.
+    told: bool,
 }
 
 /// A cause in a word, for log lines and metrics.
@@ -182,31 +190,58 @@ impl Actor {
                 tracing::warn!(event = "stoodStill", interface, long = ?long,
                     "this speaker did not run for that long; it asks who holds its addresses before it answers again");
             }
-            Report::Stranger { address, mac } => {
-                self.stranger(address, mac.into(), interface, uids);
-            }
-            Report::StrangerGone { address } => self.stranger_gone(address, interface, uids),
             Report::Stays {
                 address,
                 obstacle,
                 wished,
             } => self.stays(address, interface, obstacle, wished, uids),
             Report::StaysNoMore { address } => self.stays_no_more(address, interface, uids),
-            Report::StrictArp { node, address } => self.strict_arp(address, names, node, uids),
+            Report::Stranger { .. } | Report::StrangerGone { .. } | Report::StrictArp { .. } => {
+                self.heed_others(report, interface, names, uids);
+            }
         }
     }
 
-    fn stranger(&mut self, address: IpAddr, mac: MacAddr, interface: &str, uids: &Uids) {
+    /// What is told of addresses by others than their owners.
+    fn heed_others(&mut self, report: Report, interface: &str, names: &Names, uids: &Uids) {
+        match report {
+            Report::Stranger {
+                address,
+                mac,
+                speaks,
+            } => self.stranger(address, mac.into(), speaks, interface, uids),
+            Report::StrangerGone { address } => self.stranger_gone(address, interface, uids),
+            Report::StrictArp { node, address } => self.strict_arp(address, names, node, uids),
+            _ => {}
+        }
+    }
+
+    /// One of the nodes that met it writes events; each shows what it met.
+    fn stranger(
+        &mut self,
+        address: IpAddr,
+        mac: MacAddr,
+        speaks: bool,
+        interface: &str,
+        uids: &Uids,
+    ) {
         let failover = &self.metrics.failover;
         failover.conflicts.with_label_values(&["stranger"]).inc();
         let key = (address, interface.to_owned());
-        let before = self.owners.strangers.insert(key, mac);
-        if before != Some(mac) {
-            if let Some(before) = before {
-                failover.stranger_gone(address, interface, before);
+        let known = self.owners.strangers.get(&key).copied();
+        let told = speaks || known.is_some_and(|known| known.told);
+        self.owners.strangers.insert(key, Stranger { mac, told });
+        if known.is_none_or(|known| known.mac != mac) {
+            if let Some(known) = known {
+                failover.stranger_gone(address, interface, known.mac);
             }
             failover.stranger(address, interface, mac);
             self.report_strangers();
+        }
+        if !speaks {
+            tracing::debug!(event = "addressConflictSeen", ip = %address, interface, mac = %mac,
+                "a host that is no speaker answers for the address; the node that comes first for it tells of it");
+            return;
         }
         let message = format!(
             "a host that is no speaker answers for {address}: {mac}, as heard on {interface} of node {:?}; give that host \
@@ -219,10 +254,14 @@ impl Actor {
 
     fn stranger_gone(&mut self, address: IpAddr, interface: &str, uids: &Uids) {
         let key = (address, interface.to_owned());
-        if let Some(mac) = self.owners.strangers.remove(&key) {
+        let known = self.owners.strangers.remove(&key);
+        if let Some(known) = known {
             let failover = &self.metrics.failover;
-            failover.stranger_gone(address, interface, mac);
+            failover.stranger_gone(address, interface, known.mac);
             self.report_strangers();
+        }
+        if !known.is_some_and(|known| known.told) {
+            return;
         }
         let message = format!("{address} is no longer answered for by a host that is no speaker");
         let kind = EventType::Normal;
@@ -232,7 +271,7 @@ impl Actor {
     fn report_strangers(&self) {
         if let Some(state) = &self.state {
             let each = self.owners.strangers.iter();
-            let each = each.map(|((address, _), mac)| (*address, mac.to_string()));
+            let each = each.map(|((address, _), met)| (*address, met.mac.to_string()));
             state.set_strangers(each.collect());
         }
     }

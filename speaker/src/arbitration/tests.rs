@@ -103,7 +103,7 @@ fn a_node_alone_takes_addresses_and_makes_them_known() {
 fn who_was_told_nothing_yet_does_not_pass_for_a_node_that_is_there() {
     in_segment(|segment| async move {
         let mut holder = segment.node("a", 1).await;
-        let mut heir = segment.node("b", 2).await;
+        let heir = segment.node("b", 2).await;
         holder.meet(&[&heir]);
         heir.meet(&[&holder]);
         holder.stand(VIP, &["a", "b"]);
@@ -312,7 +312,7 @@ fn frames_of_another_key_are_strangers() {
         holder.told(took).await;
         other.stand(VIP, &["b"]);
         let stranger = |report: &Report| match *report {
-            Report::Stranger { address, mac } => Some((address, mac)),
+            Report::Stranger { address, mac, .. } => Some((address, mac)),
             _ => None,
         };
         let seen = other.told(stranger).await;

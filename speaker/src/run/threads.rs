@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arbitration::{self, Arbitration, Told, Words};
 use crate::args::Args;
+use crate::interfaces::Own;
 use crate::metrics::Metrics;
 
 /// Both, running.
@@ -24,6 +25,7 @@ impl Threads {
     pub(super) fn start(
         args: &Args,
         interfaces: watch::Receiver<Interfaces>,
+        own: watch::Receiver<Own>,
         metrics: &Metrics,
         ready: &Ready,
         told: mpsc::UnboundedSender<Told>,
@@ -47,9 +49,16 @@ impl Threads {
             key,
         };
         let pulse = ready.pulse("arbiter", arbitration::PULSE);
-        let (arbitration, words) =
-            arbitration::start(settings, interfaces, tables, metrics.clone(), told, pulse)
-                .context("cannot start the arbiters")?;
+        let (arbitration, words) = arbitration::start(
+            settings,
+            interfaces,
+            own,
+            tables,
+            metrics.clone(),
+            told,
+            pulse,
+        )
+        .context("cannot start the arbiters")?;
         Ok(Self {
             responder,
             silence,

@@ -20,13 +20,15 @@ use ferrolb_config::{Config, Family, ObjectName, Origin, Pool, Problem, Protocol
 
 use self::sharing::Tenancy;
 use self::shown::Shown;
-use self::space::Space;
+use self::space::{Space, Standing};
 use crate::family::Families;
 use crate::notice::quoted;
 use crate::plan::PoolUse;
+use crate::strangers::Stranger;
 
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::sharing::{Key, Terms};
+pub(crate) use self::space::Among;
 
 /// What a Service has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub(crate) struct Allocator {
     shown: Shown,
     /// Addresses of nodes, with the node's name.
     nodes: BTreeMap<IpAddr, String>,
+    /// Addresses that hosts outside the cluster answer for.
+    strangers: BTreeMap<IpAddr, Stranger>,
 }
 
 impl Allocator {
@@ -93,6 +97,7 @@ impl Allocator {
             .tenancies
             .keys()
             .chain(self.nodes.keys())
+            .chain(self.strangers.keys())
             .chain(self.shown.all())
             .copied()
             .collect();
@@ -137,6 +142,36 @@ impl Allocator {
     /// The node an address belongs to.
     pub(crate) fn node_of(&self, address: IpAddr) -> Option<&str> {
         self.nodes.get(&address).map(String::as_str)
+    }
+
+    /// Replaces what is known of strangers; the addresses of which something else is known now.
+    pub(crate) fn dispute(&mut self, strangers: BTreeMap<IpAddr, Stranger>) -> BTreeSet<IpAddr> {
+        let strangers: BTreeMap<IpAddr, Stranger> = strangers
+            .into_iter()
+            .map(|(address, stranger)| (address.to_canonical(), stranger))
+            .collect();
+        let before = std::mem::take(&mut self.strangers);
+        let either = before.keys().chain(strangers.keys());
+        let changed = either.filter(|address| before.get(*address) != strangers.get(*address));
+        let changed: BTreeSet<IpAddr> = changed.copied().collect();
+        for address in &changed {
+            self.unlist(*address);
+        }
+        self.strangers = strangers;
+        for address in &changed {
+            self.list(*address);
+        }
+        changed
+    }
+
+    /// The stranger that answers for an address.
+    pub(crate) fn stranger_at(&self, address: IpAddr) -> Option<&Stranger> {
+        self.strangers.get(&address)
+    }
+
+    /// Whether any stranger is known.
+    pub(crate) fn is_disputed(&self) -> bool {
+        !self.strangers.is_empty()
     }
 
     /// What a Service has.
@@ -365,18 +400,22 @@ impl Allocator {
         pool: &Pool,
         families: Families,
         terms: &Terms,
+        among: Among,
     ) -> Option<Vec<IpAddr>> {
-        self.spaces.get(pool.name())?.lowest(families, terms)
+        let space = self.spaces.get(pool.name())?;
+        space.lowest(families, terms, among)
     }
 
     /// Enters what is known about an address into the space of its pool.
     fn list(&mut self, address: IpAddr) {
+        let closed = self.nodes.contains_key(&address) || self.shown.against(address).is_some();
+        let standing = match self.strangers.get(&address) {
+            _ if closed => Standing::Closed,
+            Some(_) => Standing::Last,
+            None => Standing::Open,
+        };
         if let Some(space) = space_of(&self.config, &mut self.spaces, address) {
-            space.enter(
-                address,
-                self.tenancies.get(&address),
-                self.nodes.contains_key(&address) || self.shown.against(address).is_some(),
-            );
+            space.enter(address, self.tenancies.get(&address), standing);
         }
     }
 

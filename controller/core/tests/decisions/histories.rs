@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 
 use ferrolb_config::{Family, ObjectName};
-use ferrolb_controller_core::{Core, Plan};
+use ferrolb_controller_core::{Core, Plan, Stranger};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
@@ -171,6 +171,7 @@ impl Both {
     /// One step, and whatever the model says: no Service loses its address by what happens to others.
     fn step(&mut self, step: Step) {
         let before = self.settled();
+        let strangers = self.model.strangers.clone();
         let touched: Box<Touched> = match &step {
             Step::Apply(index, _)
             | Step::Edit(index, _)
@@ -188,15 +189,30 @@ impl Both {
                 let namespace = NAMESPACES[*index];
                 Box::new(move |_, name| name.namespace == namespace)
             }
-            Step::Label(..) | Step::Written(..) | Step::Reserve(_) | Step::Restart(..) => {
-                Box::new(|_, _| false)
-            }
+            Step::Label(..)
+            | Step::Written(..)
+            | Step::Reserve(_)
+            | Step::Dispute(_)
+            | Step::Restart(..) => Box::new(|_, _| false),
         };
         self.carry_out(step);
         for (name, addresses) in &before {
             let held = self.model.held.get(name).map(Vec::as_slice);
             let kept = held.is_some_and(|held| held.starts_with(addresses));
-            assert!(kept || touched(self, name), "{name} lost {addresses:?}");
+            // Who leaves a stranger's address has others, of which none is disputed that it did not have.
+            let disputed = |one: &IpAddr| self.model.strangers.contains_key(one);
+            let leaves = addresses.iter().any(|one| {
+                strangers.get(one) == Some(&true) || self.model.strangers.get(one) == Some(&true)
+            });
+            let left = leaves
+                && held.is_some_and(|held| {
+                    let mut new = held.iter().filter(|one| !addresses.contains(one));
+                    held.len() >= addresses.len() && !new.any(disputed)
+                });
+            assert!(
+                kept || left || touched(self, name),
+                "{name} lost {addresses:?}"
+            );
         }
     }
 
@@ -265,6 +281,16 @@ impl Both {
                 self.reserve();
                 self.decide(self.model.requests.keys().cloned().collect());
             }
+            Step::Dispute(indexes) => {
+                let each = indexes.iter();
+                let each = each.map(|(index, leave)| (ip(ADDRESSES[*index]), *leave));
+                self.model.strangers = each.collect();
+                let changed = self.dispute();
+                let holders = changed.into_iter();
+                let holders = holders.flat_map(|one| self.world.core.holders(one));
+                let holders: BTreeSet<ObjectName> = holders.collect();
+                self.decide(holders.into_iter().collect());
+            }
             Step::Restart(first, namespaces_hidden) => self.restart(first, namespaces_hidden),
         }
     }
@@ -298,6 +324,15 @@ impl Both {
         self.world.core.reserve(owners.collect());
     }
 
+    fn dispute(&mut self) -> BTreeSet<IpAddr> {
+        let strangers = self.model.strangers.iter().map(|(address, leave)| {
+            let host = "02:00:00:00:00:09".to_owned();
+            let leave = *leave;
+            (*address, Stranger { host, leave })
+        });
+        self.world.core.dispute(strangers.collect())
+    }
+
     fn restart(&mut self, first: usize, namespaces_hidden: bool) {
         self.world.core = Core::new();
         for (name, request) in &self.model.requests {
@@ -317,6 +352,7 @@ impl Both {
             self.world.core.label(namespace, Some(labels.clone()));
         }
         self.reserve();
+        self.dispute();
         let mut names: Vec<ObjectName> = self.model.requests.keys().cloned().collect();
         if !names.is_empty() {
             let count = names.len();

@@ -24,4 +24,5 @@ mod restart;
 mod sharing;
 mod shown;
 mod steps;
+mod strangers;
 mod world;

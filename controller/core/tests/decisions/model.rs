@@ -22,6 +22,8 @@ fn parsed(status: &[String]) -> Option<Vec<IpAddr>> {
 pub struct Model {
     pub config: Config,
     pub nodes: BTreeSet<IpAddr>,
+    /// Addresses that strangers answer for, and whether Services are to leave them.
+    pub strangers: BTreeMap<IpAddr, bool>,
     /// The labels of the Namespaces that are known.
     pub namespaces: BTreeMap<String, Labels>,
     pub requests: BTreeMap<ObjectName, Request>,
@@ -35,6 +37,8 @@ pub struct Model {
     replaced: BTreeMap<ObjectName, Vec<String>>,
     /// What the Service that is decided has or shows.
     own: Vec<IpAddr>,
+    /// What it has and looks for others in place of.
+    left: Vec<IpAddr>,
 }
 
 impl Model {
@@ -158,46 +162,87 @@ impl Model {
             && (wished.is_empty() || wished.len() == held.len() || added)
     }
 
-    /// The lowest address of each family in the pool, in the pool's order.
+    /// The lowest address of each family in the pool, in the pool's order; disputed ones only if so said, and only where
+    /// there is no other.
     fn lowest(
         &self,
         name: &ObjectName,
         request: &Request,
         pool: &Pool,
         families: &[Family],
+        disputed: bool,
     ) -> Option<Vec<IpAddr>> {
         if pool.protocol() == Protocol::Bgp {
             return None;
         }
-        let mut found: Vec<IpAddr> = Vec::new();
         // There are few Services: what is free is found among the first of each range.
         let all = pool
             .ranges()
             .iter()
             .flat_map(|range| range.iter_from(range.first()).take(600));
-        for address in all {
-            let family = Family::of(address);
-            let missing = families.contains(&family)
-                && !found.iter().any(|found| Family::of(*found) == family);
-            if missing
-                && pool.contains(address)
-                && !self.nodes.contains(&address)
-                && self.may(name, request, address)
-                && self.is_open(name, address)
-            {
-                found.push(address);
-            }
-            if found.len() == families.len() {
-                break;
-            }
-        }
+        let open = all.filter(|address| {
+            pool.contains(*address)
+                && !self.nodes.contains(address)
+                && self.may(name, request, *address)
+                && self.is_open(name, *address)
+                && !self.left.contains(address)
+        });
+        let open: Vec<IpAddr> = open.collect();
+        let lowest = |family: &Family| {
+            let mut own = open.iter().filter(|one| Family::of(**one) == *family);
+            let quiet = |one: &&IpAddr| !self.strangers.contains_key(*one);
+            let found = own.clone().find(quiet);
+            found.or_else(|| own.next().filter(|_| disputed)).copied()
+        };
+        let mut found: Vec<IpAddr> = families.iter().map(lowest).collect::<Option<_>>()?;
         if pool.origin() == Origin::Resource {
             found.sort_by_key(|address| Family::of(*address));
+        } else {
+            found.sort_by_key(|address| open.iter().position(|one| one == address));
         }
-        (found.len() == families.len()).then_some(found)
+        Some(found)
     }
 
-    fn choose(&self, name: &ObjectName, request: &Request) -> Option<Vec<IpAddr>> {
+    /// What the Service is to leave, not having asked for it.
+    pub fn leaves_to_strangers(&self, name: &ObjectName, held: &[IpAddr]) -> Vec<IpAddr> {
+        let wished = self.requests[name].desired.clone().unwrap_or_default();
+        let leaves = |one: &&IpAddr| self.strangers.get(*one) == Some(&true);
+        let disputed = held.iter().filter(leaves);
+        let disputed = disputed.filter(|one| !wished.contains(one));
+        disputed.copied().collect()
+    }
+
+    /// The same addresses without disputed ones, or wholly others, if it may move and there are any.
+    fn moved(&self, name: &ObjectName, request: &Request, held: &[IpAddr]) -> Option<Vec<IpAddr>> {
+        let disputed = self.leaves_to_strangers(name, held);
+        let shared = |one: &IpAddr| self.held.values().any(|other| other.contains(one));
+        if disputed.is_empty() || held.iter().any(shared) {
+            return None;
+        }
+        let pool = self.pool_of(held)?;
+        if self.admitted(name, request, pool) {
+            let each = held.iter().map(|one| {
+                if !disputed.contains(one) {
+                    return Some(*one);
+                }
+                let family = [Family::of(*one)];
+                Some(self.lowest(name, request, pool, &family, false)?[0])
+            });
+            if let Some(others) = each.collect() {
+                return Some(others);
+            }
+        }
+        let asks = !request.desired.as_ref().unwrap().is_empty();
+        let others = self.choose(name, request, false).filter(|_| !asks)?;
+        let families = |all: &[IpAddr]| -> BTreeSet<Family> {
+            all.iter().map(|one| Family::of(*one)).collect()
+        };
+        families(&others)
+            .is_superset(&families(held))
+            .then_some(others)
+    }
+
+    fn choose(&self, name: &ObjectName, request: &Request, disputed: bool) -> Option<Vec<IpAddr>> {
         let cluster = Self::cluster(request);
         let mut attempts = vec![cluster.clone()];
         if request.policy == FamilyPolicy::PreferDualStack && cluster.len() == 2 {
@@ -227,7 +272,8 @@ impl Model {
                 let mut admitted = group
                     .iter()
                     .filter(|pool| self.admitted(name, request, pool));
-                let found = admitted.find_map(|pool| self.lowest(name, request, pool, families));
+                let found =
+                    admitted.find_map(|pool| self.lowest(name, request, pool, families, disputed));
                 if found.is_some() {
                     return found;
                 }
@@ -239,7 +285,8 @@ impl Model {
     fn grant(&self, name: &ObjectName, request: &Request) -> Option<Vec<IpAddr>> {
         let wished = request.desired.clone().unwrap();
         if wished.is_empty() {
-            return self.choose(name, request);
+            let quiet = self.choose(name, request, false);
+            return quiet.or_else(|| self.choose(name, request, true));
         }
         let pool = self.pool_of(&wished)?;
         let possible = Self::serves(request, &wished)
@@ -324,7 +371,11 @@ impl Model {
     /// Gives the Service what it lacks.
     fn settle(&mut self, name: &ObjectName, request: Request, kept: Option<Vec<IpAddr>>) {
         match kept.or_else(|| self.grant(name, &request)) {
-            Some(mut addresses) => {
+            Some(addresses) => {
+                self.left.clone_from(&addresses);
+                let others = self.moved(name, &request, &addresses);
+                self.left.clear();
+                let mut addresses = others.unwrap_or(addresses);
                 if Self::lacks_one(&request, &addresses) {
                     let missing: Vec<Family> = Self::cluster(&request)
                         .into_iter()
@@ -333,7 +384,7 @@ impl Model {
                     let pool = self.pool_of(&addresses).unwrap();
                     let added = self
                         .admitted(name, &request, pool)
-                        .then(|| self.lowest(name, &request, pool, &missing));
+                        .then(|| self.lowest(name, &request, pool, &missing, false));
                     addresses.extend(added.flatten().unwrap_or_default());
                 }
                 self.held.insert(name.clone(), addresses);
@@ -357,6 +408,7 @@ impl Model {
         *self = Self {
             config: std::mem::take(&mut self.config),
             nodes: std::mem::take(&mut self.nodes),
+            strangers: std::mem::take(&mut self.strangers),
             namespaces: if namespaces_hidden {
                 BTreeMap::new()
             } else {
@@ -382,6 +434,7 @@ impl Model {
         let settled = shown.as_ref().is_some_and(|shown| {
             self.keeps(name, &request, shown)
                 && !Self::lacks_one(&request, shown)
+                && self.leaves_to_strangers(name, shown).is_empty()
                 && self.noted(shown).as_ref() == noted
         });
         if let Some(shown) = shown {

@@ -124,6 +124,8 @@ pub enum Step {
     /// A Namespace gets a label, loses its labels, or is gone.
     Label(usize, Option<&'static str>, bool),
     Reserve(Vec<usize>),
+    /// Strangers answer for these addresses, which are to be left or not.
+    Dispute(Vec<(usize, bool)>),
     /// The controller starts again and sees the Services from this one on, in a circle; and no Namespaces, if so said.
     Restart(usize, bool),
 }
@@ -176,6 +178,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => (0..2_usize, prop::option::of(Just("v")), any::<bool>())
             .prop_map(|(namespace, label, known)| Step::Label(namespace, label, known)),
         1 => prop::collection::vec(0..ADDRESSES.len(), 0..3).prop_map(Step::Reserve),
+        3 => prop::collection::vec((0..ADDRESSES.len(), any::<bool>()), 0..4).prop_map(Step::Dispute),
         1 => (0..8_usize, any::<bool>()).prop_map(|(first, hidden)| Step::Restart(first, hidden)),
     ]
 }

@@ -55,6 +55,7 @@ fn started(pools: Vec<PoolWords>) -> Bench {
     let mut bench = bench();
     bench.take(Input::Node(Change::Synced));
     bench.take(Input::Namespace(Change::Synced));
+    bench.take(Input::Strangers(Change::Synced));
     bench.take(Input::Service(Change::Synced));
     bench.take(offer(pools));
     bench
@@ -175,6 +176,7 @@ fn a_namespace_that_is_relabelled_is_decided_again() {
 fn namespaces_that_may_not_be_seen_are_selected_by_nobody() {
     let mut bench = bench();
     bench.take(Input::Node(Change::Synced));
+    bench.take(Input::Strangers(Change::Synced));
     bench.take(Input::Service(Change::Synced));
     bench.take(offer(vec![
         for_team("red", "10.0.0.0/30", "red"),
@@ -196,6 +198,7 @@ fn a_restart_without_sight_of_namespaces_takes_no_address_away() {
             resource("all", "10.0.1.0/30"),
         ]));
         bench.take(Input::Node(Change::Synced));
+        bench.take(Input::Strangers(Change::Synced));
         let service = bench.applied("a", &["10.0.0.1"], &[]);
         bench.take(service);
         bench.take(Input::Service(Change::Synced));

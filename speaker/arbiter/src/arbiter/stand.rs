@@ -374,6 +374,7 @@ impl Arbiter {
         }
         self.forget_stranger(address);
         self.held.insert(address);
+        self.patrol();
         self.out.push(Output::Answer(address, None));
         self.make_claims(address);
         self.report(Report::Took {

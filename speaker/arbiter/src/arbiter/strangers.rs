@@ -3,8 +3,12 @@
 //! Met while asking, before anybody of ours ever held the address (RFC 5227 section 2.1): it is not taken, and asked for
 //! again every few seconds until nobody answers. Met while holding (section 2.4, case c): defended, a claim in 10 s at most,
 //! kept, and looked for every 10 s until it is gone.
+//!
+//! Who answers single hosts is heard by nobody else, and claims nothing. So all that is held is asked for, one address after
+//! the other, by the probe of RFC 5227: it changes nobody's cache, and peers let it be, since they do not hold the address.
 
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::{Arbiter, ms};
@@ -22,6 +26,11 @@ const DEFEND: Duration = ms(10_000);
 
 /// How long nothing is heard of a stranger that is asked for before it is gone: two unanswered questions.
 const GONE: Duration = ms(25_000);
+
+/// From one question about what is held to the next, at least; ten intervals of the profile where that is more. And as many
+/// times [`SHARE`] as there are peers: so many hosts hear each question.
+const PATROL: Duration = ms(1000);
+const SHARE: Duration = ms(50);
 
 impl Arbiter {
     /// Without a tag: `address` is at `mac`.
@@ -83,9 +92,13 @@ impl Arbiter {
         if let Some(node) = peer {
             self.report(Report::StrictArp { node, address });
         } else if !legacy {
-            self.report(Report::Stranger { address, mac });
+            self.report(Report::Stranger {
+                address,
+                mac,
+                speaks: true,
+            });
         }
-        if unasked && self.may_claim() {
+        if (unasked || peer.is_none() && !legacy) && self.may_claim() {
             let nonce = self.next_nonce();
             self.broadcast(Kind::Claim, NodeId::NOBODY, nonce, address);
         }
@@ -107,7 +120,11 @@ impl Arbiter {
             hold.plain = None;
             hold.stranger = Some(Stranger { seen: now, ask_at });
         }
-        self.report(Report::Stranger { address, mac });
+        self.report(Report::Stranger {
+            address,
+            mac,
+            speaks: turns == 0,
+        });
         self.timers.set(Deadline::Hold(address), ask_at);
     }
 
@@ -137,5 +154,28 @@ impl Arbiter {
         stranger.ask_at = now + DEFEND;
         self.timers.set(Deadline::Stranger(address), now + DEFEND);
         self.ask_in_turn(address);
+    }
+
+    /// Sees to it that strangers are looked for while anything is held.
+    pub(super) fn patrol(&mut self) {
+        let crowd = SHARE * u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        let wait = PATROL.max(self.profile.interval * 10).max(crowd);
+        self.timers.set_earlier(Deadline::Patrol, self.now + wait);
+    }
+
+    /// Asks for the next of what is held: a stranger that has it answers.
+    pub(super) fn patrol_due(&mut self) {
+        let after = self.patrolled.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut later = self.held.range((after, Bound::Unbounded));
+        let Some(address) = later.next().or_else(|| self.held.first()).copied() else {
+            return;
+        };
+        self.patrolled = Some(address);
+        self.patrol();
+        let hold = self.holds.get(&address);
+        if hold.is_some_and(|hold| hold.state == State::Holding) && self.may_claim() {
+            let nonce = self.next_nonce();
+            self.broadcast(Kind::Ask, NodeId::NOBODY, nonce, address);
+        }
     }
 }

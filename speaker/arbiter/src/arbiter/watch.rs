@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::time::{Duration, Instant};
 
 use super::{Arbiter, ms};
 use crate::event::{Output, Report};
@@ -17,7 +18,7 @@ pub(super) const NEAR: usize = 8;
 const EXCUSED: u32 = 6;
 
 /// For how long a peer is not suspected that others hear.
-const VOUCHED: std::time::Duration = ms(1500);
+const VOUCHED: Duration = ms(1500);
 
 impl Arbiter {
     /// The peers before me on the ring, nearest first.
@@ -156,17 +157,27 @@ impl Arbiter {
         if peer.declared {
             self.tell(node);
         }
-        // ± 10 %.
-        let tenth = profile.interval / 10;
-        let spread = u32::try_from(2 * tenth.as_micros()).unwrap_or(u32::MAX);
-        let next =
-            now + 9 * tenth + std::time::Duration::from_micros(self.chance(1, spread).into());
+        let next = self.next_round(node);
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.probed = Some(now);
             peer.next_probe = next;
         }
         self.probe(node, None);
         self.timers.set(Deadline::Peer(node), now + profile.timeout);
+    }
+
+    /// When a peer that is probed now is probed again: after the interval ± 10 %, together with another if that is due within
+    /// this. So all fall into step before long, and a node wakes once for those it watches.
+    fn next_round(&self, node: NodeId) -> Instant {
+        let tenth = self.profile.interval / 10;
+        let earliest = self.now + 9 * tenth;
+        let others = self.watched().filter(|other| *other != node);
+        let mut others = others.filter_map(|other| Some(self.peers.get(&other)?.next_probe));
+        let together = others.find(|at| (earliest..=earliest + 2 * tenth).contains(at));
+        together.unwrap_or_else(|| {
+            let spread = u32::try_from(2 * tenth.as_micros()).unwrap_or(u32::MAX);
+            earliest + Duration::from_micros(self.chance(1, spread).into())
+        })
     }
 
     /// A peer that is up did not answer in time.

@@ -62,6 +62,8 @@ pub struct Checks {
     pub answers: Vec<Answer>,
     /// When it changed with which hardware addresses an address is answered.
     pub served: BTreeMap<IpAddr, Vec<(Time, BTreeSet<Mac>)>>,
+    /// When a station last asked for what it holds, at rest.
+    patrols: BTreeMap<usize, Time>,
     /// What was said of strangers.
     pub strangers: Vec<(Time, usize, Report)>,
     pub released: Vec<(Time, usize, IpAddr, Cause)>,
@@ -415,7 +417,17 @@ impl Checks {
                     format!("S9: {rate} frames in a second from station {station}"),
                 );
             }
+            // What is held is asked for, for strangers to answer: one question a second.
+            let it = &world.stations[station];
+            let held = it.table.get(&frame.address) == Some(&it.mac);
+            let patrol = kind == Kind::Ask && frame.subject == NodeId::NOBODY && held;
+            let last = self.patrols.get(&station).copied().filter(|_| patrol);
+            let soon = last.is_some_and(|at| now < at + 950 * MS);
+            if patrol {
+                self.patrols.insert(station, now);
+            }
             if all_there
+                && (!patrol || soon)
                 && !matches!(
                     kind,
                     Kind::Probe | Kind::Alive | Kind::Holding | Kind::Hello

@@ -134,8 +134,8 @@ fn the_number_of_addresses_costs_nothing_at_rest_and_claims_keep_their_pace() {
     pair.run(Duration::from_secs(2));
     let claims = pair.count(lost, |_, kind| kind == Kind::Claim);
     assert!((4_900..=5_500).contains(&claims), "{claims}");
-    // One a second about the lost node, none about an address.
-    assert!(pair.count(lost, |_, kind| kind == Kind::Ask) <= 3);
+    // One a second about the lost node, and one for an address that is held, however many there are.
+    assert!(pair.count(lost, |_, kind| kind == Kind::Ask) <= 6);
 }
 
 /// How long a node that is alone takes from the views of so many addresses to the last answer.

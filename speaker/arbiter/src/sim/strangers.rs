@@ -82,6 +82,50 @@ fn what_is_held_is_defended_once_in_ten_seconds_until_the_stranger_is_gone() {
 }
 
 #[test]
+fn a_stranger_that_answers_single_hosts_is_found_while_the_address_is_held() {
+    for (addresses, seed) in (0..10).map(|seed| (1 + seed as usize % 3, seed)) {
+        let several = Setup {
+            addresses,
+            ..setup()
+        };
+        let mut world = calm(several, seed);
+        world.checks.restless = true;
+        let (at, last) = (world.now, address(addresses - 1));
+        world.act(at, Act::Stranger(last, true));
+        // Each of what is held is asked for in turn, one a second.
+        world.run_until(at + addresses as u64 * S + 300 * MS);
+        fine(&world);
+        let holds = |station: usize| world.stations[station].table.contains_key(&last);
+        let reports = told(&world, false);
+        assert!(!reports.is_empty(), "seed {seed}");
+        assert!(reports.iter().all(|(_, station)| holds(*station)));
+        world.act(world.now, Act::Stranger(last, false));
+        world.run_until(world.now + 45 * S);
+        fine(&world);
+        assert_eq!(told(&world, true).len(), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn of_those_that_want_an_address_a_stranger_has_one_tells() {
+    for seed in 0..10 {
+        let mut world = world(setup(), seed);
+        world.checks.bounds.none = 60 * S;
+        world.checks.restless = true;
+        world.strangers.insert(address(0));
+        world.run_until(40 * S);
+        let all = world.checks.strangers.iter();
+        let speaking = all.filter(|(at, _, report)| {
+            // Before they know each other all may think that they come first.
+            *at > 2 * S && matches!(report, Report::Stranger { speaks: true, .. })
+        });
+        let mut speaking: Vec<usize> = speaking.map(|(_, station, _)| *station).collect();
+        speaking.dedup();
+        assert_eq!(speaking, [0], "seed {seed}");
+    }
+}
+
+#[test]
 fn a_stranger_is_known_for_one_although_another_node_was_never_seen() {
     for seed in 0..10 {
         let lonely = Setup {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arbitration::{self, Arbitration, Settings, Standing, Told, Word, Words};
 use crate::exclusions::Exclusions;
-use crate::interfaces;
+use crate::interfaces::{self, Own};
 use crate::metrics::Metrics;
 
 /// From one look at something that takes a while to the next.
@@ -92,11 +92,12 @@ impl Segment {
         let started = host.run(move || {
             ip(&format!("addr add {address}/24 dev near"));
             let (found, interfaces) = watch::channel(Interfaces::new());
+            let (tell_own, own) = watch::channel(Own::default());
             // Threads live in the namespace of the one that starts them.
             thread::spawn(|| {
                 let (_, excluded) = watch::channel(Exclusions::usual().unwrap());
                 let (names, _) = watch::channel(None);
-                runtime().block_on(interfaces::follow(excluded, found, names));
+                runtime().block_on(interfaces::follow(excluded, found, names, tell_own));
             });
             let wire = counted.wire.clone();
             let pulse = Ready::new().pulse("responder", responder::PULSE).keep();
@@ -112,7 +113,7 @@ impl Segment {
             let (tell, told) = mpsc::unbounded_channel();
             let pulse = Ready::new().pulse("arbiter", arbitration::PULSE);
             let (arbitration, words) =
-                arbitration::start(settings, interfaces, read, counted, tell, pulse).unwrap();
+                arbitration::start(settings, interfaces, own, read, counted, tell, pulse).unwrap();
             (responder, arbitration, words, told)
         });
         let (responder, arbitration, words, told) = started.await;
