@@ -25,9 +25,11 @@ use ferrolb_runtime::ready::Pulse;
 use ferrolb_speaker_arbiter::{Candidates, Key, NodeId, PeerFacts, Profile, Report, Wish};
 use ferrolb_speaker_core::Reach;
 use ferrolb_speaker_responder::{Interfaces, Tables};
+use ferrolb_speaker_socket::ask_for_short_slices;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::interfaces::Own;
 use crate::metrics::Metrics;
 
 /// How long the thread may show no sign of life before the speaker is taken for dead (`/healthz`).
@@ -120,6 +122,7 @@ pub struct Arbitration {
 pub fn start(
     settings: Settings,
     interfaces: watch::Receiver<Interfaces>,
+    own: watch::Receiver<Own>,
     tables: Tables,
     metrics: Metrics,
     told: mpsc::UnboundedSender<Told>,
@@ -135,9 +138,13 @@ pub fn start(
         .name("arbiter".to_owned())
         .spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
+            // So that a probe is answered, and a deadline kept, while others reconcile.
+            if let Err(error) = ask_for_short_slices() {
+                tracing::debug!(op = "arbitrate", error = %error, "deadlines may wait for other threads");
+            }
             runtime.spawn(pulse.keep());
             let segments = segments::Segments::new(settings, tables, metrics, told);
-            runtime.block_on(segments.run(interfaces, queue));
+            runtime.block_on(segments.run(interfaces, own, queue));
         })?;
     Ok((Arbitration { thread, ended }, Words(words)))
 }

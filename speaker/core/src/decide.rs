@@ -10,13 +10,13 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ferrolb_config::{Advertisement, Labels, ObjectName, Origin, Pool, Protocol};
 
 use crate::facts::{Endpoints, IngressIp, Node, Service, TrafficPolicy};
-use crate::order::place;
+use crate::field::{Field, Place};
 use crate::reach::Reach;
 use crate::reason::{NotEligible, Reason};
 use crate::view::View;
@@ -41,6 +41,17 @@ pub enum Verdict {
     May(Announcement),
     /// It may not.
     Silent(Reason),
+}
+
+/// Who may answer for one address, by names that the view has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranking<'a> {
+    /// See [`Standing::order`].
+    pub order: Vec<&'a str>,
+    /// See [`Standing::willing`].
+    pub willing: usize,
+    /// See [`Standing::reach`].
+    pub reach: Option<Reach>,
 }
 
 /// Who may answer for one address.
@@ -82,7 +93,7 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
         Err(why) => {
             let address = service.addresses().next();
             let first = address.and_then(|address| {
-                let order = ordered(&candidacies(view, address));
+                let order = ordered(view, &candidacies(view, address));
                 order.first().map(|candidate| candidate.node.to_owned())
             });
             Err(match first {
@@ -93,12 +104,21 @@ fn announcement(view: &View, me: &str, name: &ObjectName) -> Result<Announcement
     }
 }
 
+/// What [`ranking`] gives, with names of its own.
+pub fn standing(view: &View, me: &str, address: IpAddr) -> Option<Standing> {
+    ranking(view, me, address).map(|ranking| Standing {
+        order: ranking.order.into_iter().map(str::to_owned).collect(),
+        willing: ranking.willing,
+        reach: ranking.reach,
+    })
+}
+
 /// Who may answer for `address`, and where the node `me` may; none while not everything has been listed, if no Service
 /// that may be announced has it, or if nobody may answer for it.
 ///
 /// All nodes that see the same objects come to the same order, but for this: a node that has none of the interfaces it
 /// would have to answer on leaves itself out, and the others cannot know.
-pub fn standing(view: &View, me: &str, address: IpAddr) -> Option<Standing> {
+pub fn ranking<'a>(view: &'a View, me: &str, address: IpAddr) -> Option<Ranking<'a>> {
     if !view.complete() {
         return None;
     }
@@ -107,11 +127,11 @@ pub fn standing(view: &View, me: &str, address: IpAddr) -> Option<Standing> {
     let reach = mine
         .filter_map(|one| one.reach(me).ok())
         .reduce(|all, one| all.union(&one));
-    let mut order = ordered(&candidacies);
+    let mut order = ordered(view, &candidacies);
     order.retain(|candidate| candidate.node != me || reach.is_some());
-    (!order.is_empty()).then(|| Standing {
+    (!order.is_empty()).then(|| Ranking {
         willing: order.iter().filter(|candidate| candidate.willing).count(),
-        order: order.iter().map(|one| one.node.to_owned()).collect(),
+        order: order.iter().map(|one| one.node).collect(),
         reach,
     })
 }
@@ -154,22 +174,24 @@ struct Candidacy<'a> {
     view: &'a View,
     service: &'a Service,
     endpoints: Cow<'a, Endpoints>,
-    origin: Origin,
-    /// Those of the pool that select the Service.
+    pool: &'a Pool,
+    /// Those of the pool that select the Service, and which of its these are.
     advertisements: Vec<&'a Advertisement>,
+    chosen: Vec<usize>,
 }
 
 impl<'a> Candidacy<'a> {
     fn new(view: &'a View, name: &ObjectName, service: &'a Service, pool: &'a Pool) -> Self {
-        let advertisements = pool.advertisements();
+        let advertisements = pool.advertisements().enumerate();
+        let selected = advertisements.filter(|(_, one)| one.selects_service(&service.labels));
+        let (chosen, advertisements) = selected.unzip();
         Self {
             view,
             service,
             endpoints: view.endpoints_of(name),
-            origin: pool.origin(),
-            advertisements: advertisements
-                .filter(|one| one.selects_service(&service.labels))
-                .collect(),
+            pool,
+            advertisements,
+            chosen,
         }
     }
 
@@ -190,29 +212,48 @@ impl<'a> Candidacy<'a> {
 
     /// The same for one of the nodes that may announce at all, while there are endpoints.
     fn admits_node(&self, name: &str, node: &Node) -> Result<(), NotEligible> {
-        if self.view.nodes().excludes(node, self.origin) {
-            return Err(NotEligible::Excluded);
-        }
-        if self.advertisements_on(&node.labels).next().is_none() {
-            return Err(NotEligible::NotSelected);
-        }
-        let local = self.service.traffic_policy == TrafficPolicy::Local;
-        if local && !self.endpoints.usable().nodes.contains(name) {
+        self.selects(node)?;
+        if !self.serves_at(name) {
             return Err(NotEligible::NoLocalEndpoint);
         }
         Ok(())
     }
 
-    /// The nodes that may announce the Service, whether they are willing, and how much each is preferred: the sum over the
-    /// advertisements that speak of the Service there.
-    fn candidates(&self) -> impl Iterator<Item = (&'a str, bool, u64)> {
-        let all = self.view.nodes().candidates();
-        let all = all.filter(|_| self.endpoints.usable().any);
-        let admitted = all.filter(|(name, node, _)| self.admits_node(name, node).is_ok());
-        admitted.map(|(name, node, willing)| {
-            let weights = self.advertisements_on(&node.labels);
-            let weights = weights.map(|one| one.preference(&node.labels));
-            (name, willing, weights.sum())
+    /// The part of it that does not depend on endpoints.
+    fn selects(&self, node: &Node) -> Result<(), NotEligible> {
+        if self.view.nodes().excludes(node, self.pool.origin()) {
+            return Err(NotEligible::Excluded);
+        }
+        if self.advertisements_on(&node.labels).next().is_none() {
+            return Err(NotEligible::NotSelected);
+        }
+        Ok(())
+    }
+
+    /// Whether endpoints allow that the node announces it, while there are some.
+    fn serves_at(&self, name: &str) -> bool {
+        self.service.traffic_policy != TrafficPolicy::Local
+            || self.endpoints.usable().nodes.contains(name)
+    }
+
+    /// The nodes that may announce the Service as far as its endpoints allow, whether they are willing, and how much each is
+    /// preferred: the sum over the advertisements that speak of the Service there.
+    fn field(&self) -> Field {
+        let pool = (self.pool.origin(), self.pool.name().to_owned());
+        let these = (pool.0, pool.1, self.chosen.clone());
+        let nodes = self.view.nodes();
+        self.view.fields().of(these, || {
+            let places = nodes.orders().names().map(|name| {
+                let (node, willing) = nodes.willing(name?)?;
+                self.selects(node).ok()?;
+                let weights = self.advertisements_on(&node.labels);
+                let weights = weights.map(|one| one.preference(&node.labels));
+                Some(Place {
+                    willing,
+                    preference: weights.sum(),
+                })
+            });
+            places.collect()
         })
     }
 
@@ -270,40 +311,47 @@ struct Rank {
 }
 
 /// Who may announce one of the Services that share an address, best first.
-fn ordered<'a>(sharers: &[Candidacy<'a>]) -> Vec<Candidate<'a>> {
+fn ordered<'a>(view: &'a View, sharers: &[Candidacy<'a>]) -> Vec<Candidate<'a>> {
     // The key is the first ingress address: of several Services the smallest such text, so that all agree.
     let heads = sharers
         .iter()
         .filter_map(|one| one.service.addresses().next());
-    let key = heads.map(|head| head.to_string()).min().unwrap_or_default();
+    let Some(key) = heads.min_by_key(IpAddr::to_string) else {
+        return Vec::new();
+    };
     // Of several that say so the first by name counts. MetalLB's speakers know no such wish, so beside one there is none.
     let mut wishes = sharers.iter().filter(|one| !one.view.beside_metallb());
     let wanted = wishes.find_map(|one| {
         let wanted = one.service.wanted_at.as_deref()?;
         one.admits(wanted).is_ok().then_some(wanted)
     });
-    let mut found: BTreeMap<&str, (bool, Rank)> = BTreeMap::new();
-    for (node, willing, preference) in sharers.iter().flat_map(Candidacy::candidates) {
-        let (_, rank) = found.entry(node).or_insert((willing, Rank::default()));
-        rank.services += 1;
-        rank.wanted = wanted == Some(node);
-        rank.preference += preference;
+    let served = sharers.iter().filter(|one| one.endpoints.usable().any);
+    let fields: Vec<_> = served.map(|one| (one, one.field())).collect();
+    let orders = view.nodes().orders();
+    let nodes = orders.of(key);
+    let mut order: Vec<Candidate<'a>> = Vec::with_capacity(nodes.len());
+    for slot in nodes.iter() {
+        let Some(node) = orders.name(*slot) else {
+            continue;
+        };
+        let mut candidate = None;
+        for (sharer, field) in &fields {
+            let place = field.get(usize::from(*slot)).copied().flatten();
+            let Some(place) = place.filter(|_| sharer.serves_at(node)) else {
+                continue;
+            };
+            let candidate = candidate.get_or_insert(Candidate {
+                node,
+                willing: place.willing,
+                rank: Rank::default(),
+            });
+            candidate.rank.services += 1;
+            candidate.rank.wanted = wanted == Some(node);
+            candidate.rank.preference += place.preference;
+        }
+        order.extend(candidate);
     }
-    let each = found.into_iter();
-    let mut order: Vec<_> = each
-        .map(|(node, (willing, rank))| Candidate {
-            node,
-            willing,
-            rank,
-        })
-        .collect();
-    order.sort_by_cached_key(|one| {
-        (
-            !one.willing,
-            Reverse(one.rank),
-            place(one.node, &key),
-            one.node,
-        )
-    });
+    // What is equal stays in the order of nodes.
+    order.sort_by_key(|one| (!one.willing, Reverse(one.rank)));
     order
 }

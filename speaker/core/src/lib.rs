@@ -15,8 +15,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `order` | MetalLB's order of nodes for one address |
+//! | `orders` | those orders, kept for each address |
 //! | `facts` | what is kept of each Kubernetes object |
 //! | `nodes` | which nodes may announce, are willing and are believed to live, and whom the exclude label keeps out |
+//! | `field` | who of them may announce the Services of a pool |
 //! | `view` | all facts, indexed; which Services a change touches |
 //! | `reach` | on which interfaces an address is answered for |
 //! | `decide` | may this node announce this Service; who may answer for an address |
@@ -30,8 +32,10 @@ mod burst;
 mod decide;
 mod facts;
 mod few;
+mod field;
 mod nodes;
 mod order;
+mod orders;
 mod reach;
 mod reason;
 mod repair;
@@ -39,7 +43,7 @@ mod view;
 
 pub use announced::{Announced, Event};
 pub use burst::{Burst, PACE, PERIOD, ROUNDS};
-pub use decide::{Announcement, Standing, Verdict, decide, standing};
+pub use decide::{Announcement, Ranking, Standing, Verdict, decide, ranking, standing};
 pub use facts::{
     Endpoint, Endpoints, IngressIp, Members, Node, Service, SpeakerPod, TrafficPolicy,
 };

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ferrolb_config::{Labels, Origin};
 
 use crate::facts::{Members, Node, SpeakerPod};
+use crate::orders::Orders;
 use crate::reason::NotEligible;
 use crate::view::{Peer, Settings};
 
@@ -44,6 +45,10 @@ pub(crate) struct Nodes {
     settings: Settings,
     /// Every known node has the exclude label.
     all_excluded: bool,
+    /// The orders of the known nodes.
+    orders: Orders,
+    /// How many changes there were.
+    changes: u64,
 }
 
 /// The labels of a node without any, and of one that is not known.
@@ -61,6 +66,7 @@ impl Nodes {
     /// A Node is new or has changed; gives what was known of it, and whether that changes who may announce or is willing, whose
     /// an address is, or whom the exclude label keeps out.
     pub(crate) fn apply(&mut self, name: String, node: Node) -> (Option<Node>, bool) {
+        self.orders.add(&name);
         let former = self.known.insert(name, node);
         let changed = self.changed();
         (former, changed)
@@ -73,7 +79,23 @@ impl Nodes {
 
     /// A Node is gone; true if that changes anything for a Service.
     pub(crate) fn delete(&mut self, name: &str) -> bool {
+        self.orders.remove(name);
         self.known.remove(name).is_some() && self.changed()
+    }
+
+    /// The orders of the known nodes.
+    pub(crate) const fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// No Service has the address any more.
+    pub(crate) fn forget(&mut self, address: IpAddr) {
+        self.orders.forget(address);
+    }
+
+    /// How many changes there were of anything known here.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// One Node.
@@ -103,10 +125,9 @@ impl Nodes {
         }
     }
 
-    /// The nodes that may announce, and whether they are willing.
-    pub(crate) fn candidates(&self) -> impl Iterator<Item = (&str, &Node, bool)> {
-        let all = self.candidates.iter();
-        all.filter_map(|(name, willing)| Some((name.as_str(), self.known.get(name)?, *willing)))
+    /// One of the nodes that may announce, and whether it is willing.
+    pub(crate) fn willing(&self, name: &str) -> Option<(&Node, bool)> {
+        Some((self.known.get(name)?, *self.candidates.get(name)?))
     }
 
     /// All nodes, as the arbiter of an interface wants to know them.
@@ -215,6 +236,7 @@ impl Nodes {
     /// decides. Either the pods are unknown or not the speakers' (the label selector does not fit them), or the news of
     /// ours is late: whoever decides here is a speaker that runs, so a list without any Ready one is out of date.
     fn find_candidates(&mut self) -> bool {
+        self.changes += 1;
         let pods = self.speakers.iter().flatten();
         self.spoken_for = pods
             .filter(|pod| pod.ready && self.known.contains_key(&pod.node))

@@ -9,6 +9,7 @@ use ferrolb_config::{Advertisement, Config, Labels, ObjectName, Origin, Pool};
 
 use crate::facts::{Endpoints, Members, Node, Service, SpeakerPod};
 use crate::few::Few;
+use crate::field::Fields;
 use crate::nodes::{Leaving, Nodes};
 
 /// The kinds of objects that must have been listed before anything is decided: a decision on half a list would take
@@ -120,6 +121,8 @@ pub struct View {
     /// Slice → Service, to find the former Service of a slice that changed hands or went.
     slices: HashMap<ObjectName, ObjectName>,
     nodes: Nodes,
+    /// Who may announce what, as far as nodes and configuration tell.
+    fields: Fields,
     /// Names of the interfaces of the node this speaker runs on.
     interfaces: BTreeSet<String>,
     listed: BTreeSet<Kind>,
@@ -153,6 +156,7 @@ impl View {
 
     /// A configuration takes the place of the former.
     pub fn set_config(&mut self, config: Config) -> Touched {
+        self.fields.clear();
         let changed = self.config.as_ref() != Some(&config);
         self.config = Some(config);
         Touched::all_if(changed)
@@ -186,6 +190,7 @@ impl View {
             return Touched::default();
         }
         let mut touched = self.drop_service(&name);
+        let former = self.services.remove(&name);
         if service.load_balancer {
             for address in service.addresses() {
                 let sharers = self.by_address.entry(address).or_default();
@@ -195,20 +200,32 @@ impl View {
         }
         touched.insert(name.clone());
         self.services.insert(name, service);
+        self.forget_addresses(former);
         Touched::Some(touched)
     }
 
     /// A Service is gone.
     pub fn delete_service(&mut self, name: &ObjectName) -> Touched {
         let mut touched = self.drop_service(name);
+        let former = self.services.remove(name);
+        self.forget_addresses(former);
         touched.insert(name.clone());
         Touched::Some(touched)
     }
 
-    /// Takes a Service out and names those that share an address with it.
+    /// Lets go what is kept for the addresses of a former Service that no other has.
+    fn forget_addresses(&mut self, former: Option<Service>) {
+        for address in former.iter().flat_map(Service::addresses) {
+            if !self.by_address.contains_key(&address) {
+                self.nodes.forget(address);
+            }
+        }
+    }
+
+    /// Takes a Service out of what finds it by its addresses, and names those that share one with it.
     fn drop_service(&mut self, name: &ObjectName) -> BTreeSet<ObjectName> {
         let mut touched = BTreeSet::new();
-        let Some(service) = self.services.remove(name) else {
+        let Some(service) = self.services.get(name) else {
             return touched;
         };
         for address in service.addresses() {
@@ -279,6 +296,7 @@ impl View {
         if self.nodes.get(&name) == Some(&node) {
             return Touched::default();
         }
+        self.fields.clear();
         let labels = node.labels.clone();
         let excluded = node.excluded();
         let (former, changed) = self.nodes.apply(name, node);
@@ -290,17 +308,20 @@ impl View {
 
     /// A Node is gone.
     pub fn delete_node(&mut self, name: &str) -> Touched {
+        self.fields.clear();
         Touched::all_if(self.nodes.delete(name))
     }
 
     /// The speakers' pods, all of them; `None` where they cannot be listed, which leaves the Nodes' readiness alone.
     pub fn set_speakers(&mut self, speakers: Option<Vec<SpeakerPod>>) -> Touched {
+        self.fields.clear();
         Touched::all_if(self.nodes.set_speakers(speakers))
     }
 
     /// What gossip knows of the speakers. Who is alive by it is told by [`peers`](Self::peers) alone; a Service is touched
     /// only where the first of MetalLB's speakers comes or the last goes.
     pub fn set_members(&mut self, members: Members) -> Touched {
+        self.fields.clear();
         Touched::all_if(self.nodes.set_members(members))
     }
 
@@ -342,6 +363,12 @@ impl View {
         self.nodes.peers().collect()
     }
 
+    /// How many changes of nodes, speakers or gossip there were: as long as it is the same, so is what [`peers`](Self::peers)
+    /// gives.
+    pub fn changes_of_nodes(&self) -> u64 {
+        self.nodes.changes()
+    }
+
     /// The first node by name, if every node has the label that excludes it from announcing and nobody said to ignore it:
     /// then it is ignored all the same.
     pub fn exclusion_void(&self) -> Option<&str> {
@@ -361,6 +388,11 @@ impl View {
     /// What is known of nodes.
     pub(crate) fn nodes(&self) -> &Nodes {
         &self.nodes
+    }
+
+    /// Who may announce what, as far as nodes and configuration tell.
+    pub(crate) const fn fields(&self) -> &Fields {
+        &self.fields
     }
 
     /// The names of the interfaces of this speaker's node.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ferrolb_config::{ObjectName, read};
 use ferrolb_speaker_core::{
     Endpoint, Endpoints, IngressIp, Kind, Node, Service, Settings, SpeakerPod, Touched, Verdict,
-    View, decide, standing,
+    View, decide, ranking,
 };
 
 const SERVICES: usize = 10_000;
@@ -74,7 +74,7 @@ fn settle(view: &View, me: &str, touched: &Touched) -> usize {
         if let Verdict::May(announcement) = decide(view, me, name) {
             may += 1;
             for address in announcement.addresses {
-                assert!(standing(view, me, address).is_some());
+                assert!(ranking(view, me, address).is_some());
             }
         }
     }

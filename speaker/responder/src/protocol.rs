@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+use ferrolb_speaker_arbiter::MARK;
 use ferrolb_speaker_socket::{OpenError, PacketSocket};
 use ferrolb_speaker_wire::{DropReason, Frame, MacAddr, Message, filter};
 
@@ -53,10 +54,13 @@ impl Protocol {
         }
     }
 
-    /// Opens a socket for the questions that arrive at an interface.
+    /// Opens a socket for the questions that clients ask at an interface, and little else.
     pub fn for_questions(self, interface: NonZeroU32) -> Result<PacketSocket, OpenError> {
         match self {
-            Self::Arp => PacketSocket::arp(interface, &filter::INCOMING_ARP),
+            Self::Arp => {
+                let (bits, mark) = MARK;
+                PacketSocket::arp(interface, &filter::questions_of_clients(bits, mark))
+            }
             Self::Ndp => PacketSocket::ndp(interface, &filter::INCOMING_SOLICITATIONS),
         }
     }

@@ -6,6 +6,7 @@
 //! | `inbox` | many frames received with one call (`recvmmsg`), and what the kernel says about each |
 //! | `groups` | the IPv6 groups that questions for held addresses are sent to, joined and left |
 //! | `outbox` | many frames sent with one call (`sendmmsg`) |
+//! | `alarm` | a deadline that costs one wake-up (`timerfd`) |
 //! | `slice` | how soon a thread that wakes gets the processor |
 //!
 //! A socket is bound to one interface by its index. If the interface goes down, receiving fails once with `ENETDOWN` and
@@ -14,9 +15,10 @@
 //! whoever meets the error drops the socket and opens another.
 #![allow(
     unsafe_code,
-    reason = "sockaddr_ll, recvmmsg, sendmmsg and packet socket options have no safe interface; every block says why it is sound"
+    reason = "sockaddr_ll, recvmmsg, sendmmsg, packet socket options and descriptors in the runtime have no safe interface; every block says why it is sound"
 )]
 
+mod alarm;
 mod groups;
 mod inbox;
 mod open;
@@ -36,19 +38,19 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use alarm::Alarm;
 pub use groups::Groups;
 pub use inbox::{BATCH, Inbox, Received, SLOT};
 pub use open::OpenError;
 pub use outbox::SendError;
 pub use slice::ask_for_short_slices;
 
-/// Errors too: a packet socket whose interface goes down is in error and not readable.
-const INTEREST: Interest = Interest::READABLE
-    .add(Interest::WRITABLE)
-    .add(Interest::ERROR);
+/// Errors too: a packet socket whose interface goes down is in error and not readable. Not writable: every frame that leaves
+/// makes room for others, which would wake the thread once more for each it sends.
+const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 
-/// How long to wait before a frame that found the interface's queue full is offered again: nothing tells when there is
-/// room, and in a millisecond even a link of 10 Mbit/s sends a dozen small frames.
+/// How long to wait before a frame that found the interface's queue or the socket's send buffer full is offered again: in a
+/// millisecond even a link of 10 Mbit/s sends a dozen small frames.
 const RETRY: Duration = Duration::from_millis(1);
 
 /// A non-blocking raw packet socket on one interface, registered with the current tokio runtime.
@@ -162,9 +164,9 @@ impl PacketSocket {
     /// Waits for room in the socket's send buffer, then sends the first frames and tells how many; at least one.
     async fn offer<F: AsRef<[u8]>>(&self, frames: &[F]) -> io::Result<usize> {
         loop {
-            let mut ready = self.fd.writable().await?;
-            if let Ok(result) = ready.try_io(|fd| outbox::send(fd.get_ref().as_fd(), frames)) {
-                return result;
+            match outbox::send(self.fd.get_ref().as_fd(), frames) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY).await,
+                result => return result,
             }
         }
     }

@@ -12,10 +12,10 @@ use ferrolb_speaker_arbiter::{
 };
 use ferrolb_speaker_core::{Lesson, Reach};
 use ferrolb_speaker_responder::{Counters, Held, Interface, Protocol, Table};
-use ferrolb_speaker_socket::{Groups, Inbox, PacketSocket};
+use ferrolb_speaker_socket::{Alarm, Groups, Inbox, PacketSocket};
 use ferrolb_speaker_wire::{FrameBuf, MacAddr, Message, Station, question, teach};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::neighbours::Neighbours;
 use super::{Settings, Standing, Told, frames};
@@ -130,26 +130,38 @@ impl Segment {
         let mut upkeep = interval_at(tokio::time::Instant::now() + UPKEEP, UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut questions, mut solicitations) = (Inbox::new(), Inbox::new());
+        let mut alarm = Alarm::new();
         loop {
             let deadline = self.next_deadline();
             self.promise(deadline);
-            tokio::select! {
+            alarm.set(deadline);
+            let drained = tokio::select! {
                 told = news.recv() => match told {
-                    Some(told) => self.take_in(told),
+                    Some(told) => {
+                        self.take_in(told);
+                        true
+                    }
                     None => break,
                 },
                 got = receive(self.arp.as_ref(), &mut questions) => self.received(Protocol::Arp, got, &questions),
                 got = receive(self.ndp.as_ref(), &mut solicitations) => self.received(Protocol::Ndp, got, &solicitations),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => self.tick(),
-                _ = upkeep.tick() => self.look_after(),
-            }
-            // While sockets always have more, nothing above makes this task wait and time does not pass for the runtime:
-            // a flood would silence this arbiter, and all others.
+                // Rings at once where a deadline is past already: others have their turn in between.
+                () = alarm.rings() => false,
+                _ = upkeep.tick() => {
+                    self.look_after();
+                    true
+                }
+            };
+            // However this task was woken, and even while it never sleeps.
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.tick();
             }
             self.send().await;
-            tokio::task::yield_now().await;
+            // While sockets always have more, nothing above makes this task wait and the runtime gets to nothing else: a
+            // flood would silence all other arbiters.
+            if !drained {
+                tokio::task::yield_now().await;
+            }
         }
         self.let_all_go();
     }
@@ -261,22 +273,26 @@ impl Segment {
         !self.muted && self.arbiter.may_claim() && held.is_some_and(|held| held.at.is_none())
     }
 
-    /// What came in, or why nothing will any more.
-    fn received(&mut self, protocol: Protocol, got: io::Result<()>, inbox: &Inbox) {
-        if let Err(error) = got {
-            self.metrics.wire.receive_errors.inc();
-            tracing::warn!(op = "arbitrate", interface = self.interface.name, error = %error,
-                "cannot listen on an interface any longer, opening it anew if it stays");
-            *self.voice(protocol) = None;
-            self.tell_link();
-            return;
-        }
+    /// What came in, or why nothing will any more. True if that were all.
+    fn received(&mut self, protocol: Protocol, got: io::Result<bool>, inbox: &Inbox) -> bool {
+        let drained = match got {
+            Ok(drained) => drained,
+            Err(error) => {
+                self.metrics.wire.receive_errors.inc();
+                tracing::warn!(op = "arbitrate", interface = self.interface.name, error = %error,
+                    "cannot listen on an interface any longer, opening it anew if it stays");
+                *self.voice(protocol) = None;
+                self.tell_link();
+                return true;
+            }
+        };
         for frame in inbox.frames() {
             // Why a frame was no good is the responder's to count.
             if let Ok(message) = protocol.read(&frame, self.interface.mac) {
                 self.heard(&message);
             }
         }
+        drained
     }
 
     fn heard(&mut self, message: &Message<'_>) {
@@ -405,6 +421,9 @@ impl Segment {
     /// Sends what is to be sent. The table is in line with what the arbiter wants by then: whoever is told that an address
     /// is here finds it answered.
     async fn send(&mut self) {
+        if self.outbox.is_empty() {
+            return;
+        }
         for protocol in Protocol::ALL {
             let outbox = &self.outbox;
             let mine = outbox.iter().filter(|(_, spoken, _)| *spoken == protocol);
@@ -535,10 +554,10 @@ impl Segment {
     }
 }
 
-/// Waits for frames; for ever without a socket.
-async fn receive(voice: Option<&Voice>, inbox: &mut Inbox) -> io::Result<()> {
+/// Waits for frames, and tells whether they were all; for ever without a socket.
+async fn receive(voice: Option<&Voice>, inbox: &mut Inbox) -> io::Result<bool> {
     match voice {
-        Some(voice) => voice.socket.receive(inbox).await.map(drop),
+        Some(voice) => voice.socket.receive(inbox).await,
         None => pending().await,
     }
 }

@@ -14,6 +14,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use super::segment::{News, Segment};
 use super::{Settings, Standing, Told, Word};
+use crate::interfaces::Own;
 use crate::metrics::Metrics;
 
 /// Standings told at once. Between them a segment sees to its deadlines.
@@ -52,7 +53,9 @@ pub(super) struct Segments {
     fallen: HashMap<NonZeroU32, Fallen>,
     tasks: JoinSet<()>,
     wanted: Interfaces,
-    own: Arc<HashSet<MacAddr>>,
+    /// The hardware addresses of all this node's interfaces, as the kernel told last; and these with those of `wanted`.
+    all_own: Own,
+    own: Own,
     /// For segments that start later; none before the first word about it.
     peers: Option<Vec<PeerFacts>>,
     /// The process ends: what starts now would take what nobody hands over.
@@ -100,7 +103,8 @@ impl Segments {
             fallen: HashMap::new(),
             tasks: JoinSet::new(),
             wanted: Interfaces::new(),
-            own: Arc::default(),
+            all_own: Own::default(),
+            own: Own::default(),
             peers: None,
             stopping: false,
             standings: None,
@@ -111,10 +115,12 @@ impl Segments {
     pub(super) async fn run(
         mut self,
         mut interfaces: watch::Receiver<Interfaces>,
+        mut own: watch::Receiver<Own>,
         mut words: mpsc::UnboundedReceiver<Word>,
     ) {
-        let mut followed = true;
+        let (mut followed, mut told) = (true, true);
         interfaces.mark_changed();
+        own.mark_changed();
         loop {
             let next_start = self.next_start();
             tokio::select! {
@@ -123,6 +129,11 @@ impl Segments {
                     followed = changed.is_ok();
                     self.wanted = interfaces.borrow_and_update().clone();
                     self.match_interfaces();
+                }
+                changed = own.changed(), if told => {
+                    told = changed.is_ok();
+                    self.all_own = own.borrow_and_update().clone();
+                    self.match_own();
                 }
                 word = words.recv() => match word {
                     Some(Word::End) | None => break,
@@ -139,13 +150,7 @@ impl Segments {
 
     /// Ends segments whose interface is gone or another now, and starts those that are missing.
     fn match_interfaces(&mut self) {
-        let own: HashSet<MacAddr> = self.wanted.values().map(|one| one.mac).collect();
-        if *self.own != own {
-            self.own = Arc::new(own);
-            for running in self.running.values() {
-                let _ended = running.news.send(News::Own(self.own.clone()));
-            }
-        }
+        self.match_own();
         let (wanted, standings) = (&self.wanted, &self.standings);
         let ending = &mut self.ending;
         self.running.retain(|index, running| {
@@ -169,6 +174,18 @@ impl Segments {
             same.is_some()
         });
         self.start_missing();
+    }
+
+    /// Tells the segments which hardware addresses are this node's.
+    fn match_own(&mut self) {
+        let announced = self.wanted.values().map(|one| one.mac);
+        let own: HashSet<MacAddr> = announced.chain(self.all_own.iter().copied()).collect();
+        if *self.own != own {
+            self.own = Arc::new(own);
+            for running in self.running.values() {
+                let _ended = running.news.send(News::Own(self.own.clone()));
+            }
+        }
     }
 
     fn start_missing(&mut self) {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ferrolb_config::ObjectName;
 use ferrolb_speaker_arbiter::{Candidates, NodeId, PeerFacts, Wish};
-use ferrolb_speaker_core::{Peer, Service, View, standing};
+use ferrolb_speaker_core::{Peer, Service, View, ranking};
 
 use crate::act::Names;
 use crate::arbitration::{Standing, Word, Words};
@@ -20,7 +20,11 @@ pub(super) struct Standings {
     /// The addresses each Service had when it was last looked at.
     addresses: HashMap<ObjectName, Vec<IpAddr>>,
     peers: Vec<Peer>,
+    /// At which of the view's changes the peers were looked at.
+    looked_at: Option<u64>,
     names: Names,
+    /// What frames call the nodes: a digest, not worked out for every address anew.
+    ids: HashMap<String, NodeId>,
     /// The wishes of the operator that were heeded, by the Service they stand on.
     wishes: HashMap<ObjectName, String>,
 }
@@ -33,7 +37,9 @@ impl Standings {
             told: None,
             addresses: HashMap::new(),
             peers: Vec::new(),
+            looked_at: None,
             names: Names::default(),
+            ids: HashMap::new(),
             wishes: HashMap::new(),
         }
     }
@@ -45,6 +51,11 @@ impl Standings {
 
     /// Tells who there is, if that has changed.
     pub(super) fn tell_peers(&mut self, view: &View) {
+        // Most of what happens is no change of theirs, and a thousand are not looked at for nothing.
+        let changes = view.changes_of_nodes();
+        if self.looked_at.replace(changes) == Some(changes) {
+            return;
+        }
         let peers = view.peers();
         if peers == self.peers {
             return;
@@ -54,6 +65,9 @@ impl Standings {
         };
         if nodes(&peers) != nodes(&self.peers) {
             self.names = Names::of(peers.iter().map(|peer| peer.node.as_str()));
+            let ids = peers.iter();
+            let ids = ids.map(|peer| (peer.node.clone(), NodeId::of(&peer.node)));
+            self.ids = ids.collect();
         }
         let others = peers.iter().filter(|peer| peer.node != self.node);
         let facts = others.map(|peer| PeerFacts {
@@ -86,13 +100,15 @@ impl Standings {
         let first = self.told.is_none();
         let told = self.told.get_or_insert_default();
         let mut news = Vec::new();
+        let ids = &self.ids;
+        let id = |node: &&str| ids.get(*node).copied();
         for address in touched {
-            let now = standing(view, &self.node, address).map(|standing| Standing {
+            let now = ranking(view, &self.node, address).map(|ranking| Standing {
                 candidates: Candidates {
-                    order: standing.order.iter().map(|node| NodeId::of(node)).collect(),
-                    willing: standing.willing,
+                    order: ranking.order.iter().filter_map(id).collect(),
+                    willing: ranking.willing,
                 },
-                reach: standing.reach,
+                reach: ranking.reach,
             });
             if told.get(&address) == now.as_ref() {
                 continue;

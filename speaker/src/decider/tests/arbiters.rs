@@ -289,6 +289,7 @@ async fn what_an_arbiter_said_is_past_with_it() {
     let stranger = Report::Stranger {
         address: SECOND,
         mac,
+        speaks: true,
     };
     bench.arbiters_tell(vec![told("eth0", stranger)]);
     let series = |bench: &Bench, name: &str| {
@@ -462,8 +463,16 @@ async fn who_disputes_an_address_is_told_on_its_services() {
     bench.serve("more", "10.0.0.4");
     let address = FIRST;
     let mac = [2, 0, 0, 0, 0, 0x99];
+    // What another node tells of is counted here, and no more.
+    let met = |address, speaks| Report::Stranger {
+        address,
+        mac,
+        speaks,
+    };
     bench.arbiters_tell(vec![
-        told("eth0", Report::Stranger { address, mac }),
+        told("eth0", met(SECOND, false)),
+        told("eth0", Report::StrangerGone { address: SECOND }),
+        told("eth0", met(address, true)),
         told("eth0", Report::StrangerGone { address }),
         told(
             "eth0",
@@ -481,7 +490,7 @@ async fn who_disputes_an_address_is_told_on_its_services() {
             .with_label_values(&[kind])
             .get()
     };
-    assert_eq!((conflicts("stranger"), conflicts("strictARP")), (1, 1));
+    assert_eq!((conflicts("stranger"), conflicts("strictARP")), (2, 1));
     let written = bench.whole_events().await;
     let told: Vec<_> = written
         .iter()
