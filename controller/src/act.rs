@@ -10,16 +10,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ferrolb_config::ObjectName;
-use ferrolb_runtime::events::Events;
+use ferrolb_runtime::{events::Events, object};
 use k8s_openapi::{
     api::core::v1::Service, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
 };
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -32,8 +32,6 @@ use crate::{
 };
 
 mod pool;
-
-pub use pool::pools;
 
 /// Writes under way at once: enough to fill an API server (32 gave 1.06 times the rate of 8) and to be served before what
 /// is only written to be read, few enough for one that serves few at once.
@@ -50,8 +48,19 @@ pub async fn drive(
     writer: Writer,
     events: Events,
 ) {
-    while let Some(input) = inputs.recv().await {
-        let mut effects = reconciler.take(input);
+    loop {
+        let received = match reconciler.next_deadline() {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), inputs.recv())
+                .await
+                .ok(),
+            None => Some(inputs.recv().await),
+        };
+        let mut effects = match received {
+            Some(Some(input)) => reconciler.take(input),
+            Some(None) => return,
+            None => Vec::new(),
+        };
+        effects.extend(reconciler.tick(Instant::now()));
         if inputs.is_empty() {
             effects.extend(reconciler.show());
         }
@@ -133,18 +142,14 @@ impl Writer {
     /// Starts `write`. The caller starts no other one for the same Service before this one's end is
     /// reported.
     pub fn start(&self, write: Write) {
-        let api: Api<DynamicObject> = Api::namespaced_with(
-            self.client.clone(),
-            &write.name.namespace,
-            &ApiResource::erase::<Service>(&()),
-        );
-        let (done, slots, put) = (self.done.clone(), self.slots.clone(), self.put.clone());
+        let (client, done) = (self.client.clone(), self.done.clone());
+        let (slots, put) = (self.slots.clone(), self.put.clone());
         tokio::spawn(async move {
             let now = Timestamp::now();
             let conditions = write.due.as_ref().map(|due| due.conditions(now));
             let result = {
                 let _slot = slots.acquire().await;
-                carry_out(&api, &write, conditions.as_deref(), &put).await
+                carry_out(&client, &write, conditions.as_deref(), &put).await
             };
             let written = match result {
                 Ok(version) => Written::Done {
@@ -174,13 +179,13 @@ impl Writer {
 }
 
 async fn carry_out(
-    api: &Api<DynamicObject>,
+    client: &Client,
     write: &Write,
     conditions: Option<&[Condition]>,
     put: &AtomicBool,
 ) -> Result<String, kube::Error> {
     if put.load(Ordering::Relaxed) {
-        return replace(api, write, conditions).await;
+        return replace(client, write, conditions).await;
     }
     let mut patch = json!({
         // The API server takes annotations along with a status. `null` removes one, be it there or not.
@@ -192,7 +197,8 @@ async fn carry_out(
         // Bound to the version they were read at, so that those of others are as they were.
         status.insert("conditions".to_owned(), json!(conditions));
     }
-    let patched = api
+    // Nothing is built of the answer, of which only the version is looked at.
+    let patched = object::within::<Service>(client.clone(), &write.name.namespace)
         .patch_status(
             &write.name.name,
             &PatchParams::default(),
@@ -203,7 +209,7 @@ async fn carry_out(
         Err(kube::Error::Api(status)) if status.is_forbidden() => {
             // An API server that has just started refuses everything for a moment: only a PUT that
             // works where the patch did not says that this is about our rights.
-            let version = match replace(api, write, conditions).await {
+            let version = match replace(client, write, conditions).await {
                 Ok(version) => version,
                 // Neither is allowed: what we ask for first is what an operator should grant.
                 Err(kube::Error::Api(put)) if put.is_forbidden() => {
@@ -225,10 +231,15 @@ async fn carry_out(
 
 /// PUT of the whole object as it is at the version decided on.
 async fn replace(
-    api: &Api<DynamicObject>,
+    client: &Client,
     write: &Write,
     conditions: Option<&[Condition]>,
 ) -> Result<String, kube::Error> {
+    let api: Api<DynamicObject> = Api::namespaced_with(
+        client.clone(),
+        &write.name.namespace,
+        &ApiResource::erase::<Service>(&()),
+    );
     let mut object = api.get(&write.name.name).await?;
     if version(&object) != write.version {
         return Err(kube::Error::Api(Box::new(conflict())));
@@ -273,8 +284,8 @@ fn ingress(addresses: &[IpAddr]) -> Value {
         .collect()
 }
 
-fn version(object: &DynamicObject) -> String {
-    object.metadata.resource_version.clone().unwrap_or_default()
+fn version(object: &impl ResourceExt) -> String {
+    object.resource_version().unwrap_or_default()
 }
 
 fn conflict() -> kube::core::Status {

@@ -7,8 +7,11 @@ use std::{
 
 use ferrolb_config::Labels;
 use ferrolb_controller_core::{FamilyPolicy, Port, Request, Transport};
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Namespace, Node, Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use kinds::{Ingress, Namespace, Node, Service, ServiceSpec};
+
+pub mod kinds;
 
 /// The annotation prefixes, the newer one first: where both are set it wins (MetalLB 0.14.9).
 const PREFIXES: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
@@ -98,7 +101,7 @@ fn request(service: Service, class: Option<&str>) -> Option<Request> {
 
 /// Whether an entry of the status is more than an address. `ipMode: VIP` is not: the API server adds it (Kubernetes
 /// 1.30 and newer).
-fn says_more(ingress: &LoadBalancerIngress) -> bool {
+fn says_more(ingress: &Ingress) -> bool {
     let empty = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
     empty(&ingress.ip)
         || !empty(&ingress.hostname)
@@ -185,11 +188,9 @@ fn ports(spec: &ServiceSpec) -> BTreeSet<Port> {
 }
 
 /// The addresses the node answers for itself: its kernel, not a speaker.
-pub fn node_addresses(node: &Node) -> Vec<IpAddr> {
-    let addresses = node
-        .status
-        .iter()
-        .flat_map(|status| status.addresses.iter().flatten());
+pub fn node_addresses(node: Node) -> Vec<IpAddr> {
+    let status = node.status.unwrap_or_default();
+    let addresses = status.addresses.into_iter().flatten();
     addresses
         .filter(|address| matches!(address.type_.as_str(), "InternalIP" | "ExternalIP"))
         .filter_map(|address| address.address.parse().ok())
@@ -386,7 +387,7 @@ mod tests {
             {"type": "Hostname", "address": "192.168.99.101"},
             {"type": "ExternalIP", "address": "fd00::1"}]}}))
         .unwrap();
-        let own = node_addresses(&node);
+        let own = node_addresses(node);
         assert_eq!(own.len(), 2);
     }
 }

@@ -18,7 +18,7 @@ use ferrolb_config::{Config, ObjectName, Refused, Words};
 use ferrolb_config_api::{IPAddressPool, L2Advertisement, advertisement_words, pool_words};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
-    Api, Client, Resource,
+    Client, Resource,
     api::{ApiResource, DynamicObject},
     runtime::watcher,
 };
@@ -27,7 +27,10 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::watch::{self, Change, Unavailable};
+use crate::{
+    object,
+    watch::{self, Change, Unavailable},
+};
 
 use gather::{Gathered, Said};
 pub use report::{Notice, Objects, Outcome, Reporter};
@@ -85,7 +88,7 @@ pub async fn follow<M>(
 ) {
     let (changes, seen) = mpsc::channel(64);
     let configmap = watch::follow(
-        Api::<ConfigMap>::namespaced(client.clone(), &name.namespace),
+        object::within::<ConfigMap>(client.clone(), &name.namespace),
         watcher::Config::default().fields(&format!("metadata.name={}", name.name)),
         "configmaps",
         document,
@@ -97,7 +100,7 @@ pub async fn follow<M>(
         &client,
         namespace,
         "ipaddresspools",
-        |object| said(&object, pool_words(&object)),
+        |object: DynamicObject| said(&object, pool_words(&object)),
         Seen::Pool,
         changes.clone(),
     );
@@ -105,7 +108,7 @@ pub async fn follow<M>(
         &client,
         namespace,
         "l2advertisements",
-        |object| said(&object, advertisement_words(&object)),
+        |object: DynamicObject| said(&object, advertisement_words(&object)),
         Seen::Advertisement,
         changes,
     );
@@ -141,7 +144,7 @@ async fn resources<K: Resource<DynamicType = ()>>(
         sleep(pause).await;
         pause = (pause * 2).min(SLOWEST);
     }
-    let api = Api::namespaced_with(client.clone(), namespace, &resource);
+    let api = object::within::<K>(client.clone(), namespace);
     let filter = watcher::Config::default();
     watch::follow(api, filter, what, translate, wrap, sink).await;
 }

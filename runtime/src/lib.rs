@@ -11,6 +11,7 @@ pub mod events;
 pub mod flags;
 pub mod log;
 pub mod metrics;
+pub mod object;
 pub mod process;
 pub mod ready;
 pub mod serve;

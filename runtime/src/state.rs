@@ -22,7 +22,10 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch as latest};
 
-use crate::watch::{self, Change, Unavailable};
+use crate::{
+    object,
+    watch::{self, Change, Unavailable},
+};
 
 /// The first pause after a failed write; doubled each time up to [`LONGEST`].
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -131,7 +134,8 @@ impl State {
         let resource = ApiResource::erase::<ConfigurationState>(&());
         let keeper = Keeper {
             api: Api::namespaced_with(client.clone(), &namespace, &resource),
-            pods: Api::namespaced(client, &namespace),
+            pods: Api::namespaced(client.clone(), &namespace),
+            client,
             pod,
             own: Own {
                 namespace,
@@ -327,6 +331,7 @@ fn cut(message: &str) -> String {
 
 /// Keeps the object in line.
 struct Keeper {
+    client: Client,
     api: Api<DynamicObject>,
     pods: Api<Pod>,
     /// The name of our Pod, until its uid is known or cannot be had.
@@ -344,7 +349,7 @@ impl Keeper {
             watcher::Config::default().fields(&format!("metadata.name={}", self.own.name()));
         let (changes, mut seen) = mpsc::channel(4);
         let following = watch::follow(
-            self.api.clone(),
+            object::within::<ConfigurationState>(self.client.clone(), &self.own.namespace),
             filter,
             "configurationstates",
             |object| object,

@@ -1,25 +1,25 @@
 //! One resource, followed for ever: list, watch, list again when in doubt, and after each list the
 //! names of what vanished meanwhile.
 //!
-//! Objects are translated at the edge, so that a daemon keeps only what it uses. Objects of the
-//! built-in kinds are taken as the API server validated them; one that cannot be read fails its list,
-//! which is reported and tried again.
+//! Objects are translated at the edge, so that a daemon keeps only what it uses. One that cannot be read is reported and
+//! passed over: what was known of it stays, and the others are told.
 
 use std::{
     collections::HashMap,
-    fmt::Debug,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use ferrolb_config::ObjectName;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream::BoxStream};
 use kube::{
     Api, Resource,
     runtime::watcher::{self, Event},
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+
+use crate::object::Object;
 
 /// The first pause after a failure; doubled each time up to [`SLOWEST`].
 const QUICKEST: Duration = Duration::from_millis(100);
@@ -62,17 +62,17 @@ pub enum Unavailable {
 }
 
 /// Follows what `api` and `filter` select until the receiver of `sink` is gone. `what` names the
-/// resource in logs; `translate` keeps what is used of an object; `wrap` makes the daemon's own input
-/// of a change, so that one channel can carry several resources in one order.
+/// resource in logs; `K` is what is read of an object, and `translate` keeps what is used of that; `wrap` makes the
+/// daemon's own input of a change, so that one channel can carry several resources in one order.
 pub async fn follow<K, T, M>(
-    api: Api<K>,
+    api: Api<Object>,
     filter: watcher::Config,
     what: &'static str,
     translate: impl Fn(K) -> T,
     wrap: impl Fn(Change<T>) -> M,
     sink: mpsc::Sender<M>,
 ) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: DeserializeOwned,
 {
     follow_with(api, filter, what, translate, wrap, sink, false).await;
 }
@@ -80,20 +80,20 @@ pub async fn follow<K, T, M>(
 /// The same for something there is another way than: a refusal is believed within 0.3 s where the API server has granted
 /// anything else.
 pub async fn try_to_follow<K, T, M>(
-    api: Api<K>,
+    api: Api<Object>,
     filter: watcher::Config,
     what: &'static str,
     translate: impl Fn(K) -> T,
     wrap: impl Fn(Change<T>) -> M,
     sink: mpsc::Sender<M>,
 ) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: DeserializeOwned,
 {
     follow_with(api, filter, what, translate, wrap, sink, true).await;
 }
 
 async fn follow_with<K, T, M>(
-    api: Api<K>,
+    api: Api<Object>,
     filter: watcher::Config,
     what: &'static str,
     translate: impl Fn(K) -> T,
@@ -101,7 +101,7 @@ async fn follow_with<K, T, M>(
     sink: mpsc::Sender<M>,
     otherwise: bool,
 ) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: DeserializeOwned,
 {
     let mut follower = Follower {
         what,
@@ -114,7 +114,7 @@ async fn follow_with<K, T, M>(
         otherwise,
         granted: &GRANTED,
     };
-    let mut stream = std::pin::pin!(watcher::watcher(api, filter));
+    let mut stream = events(api, filter);
     while let Some(event) = stream.next().await {
         let pause = match event {
             Ok(event) => {
@@ -142,6 +142,14 @@ async fn follow_with<K, T, M>(
     }
 }
 
+/// What the API server tells. Not generic, so that the program has it once.
+fn events(
+    api: Api<Object>,
+    filter: watcher::Config,
+) -> BoxStream<'static, watcher::Result<Event<Object>>> {
+    watcher::watcher(api, filter).boxed()
+}
+
 struct Follower {
     what: &'static str,
     /// Names told as applied and not yet as deleted, each with the last list that had it or was over when it came.
@@ -163,9 +171,9 @@ struct Follower {
 }
 
 impl Follower {
-    fn event<K: Resource, T>(
+    fn event<K: DeserializeOwned, T>(
         &mut self,
-        event: Event<K>,
+        event: Event<Object>,
         translate: &impl Fn(K) -> T,
     ) -> Vec<Change<T>> {
         match event {
@@ -173,11 +181,7 @@ impl Follower {
                 self.list += 1;
                 Vec::new()
             }
-            Event::InitApply(object) => {
-                let name = name_of(&object);
-                self.known.insert(name.clone(), self.list);
-                vec![Change::Applied(name, translate(object))]
-            }
+            Event::InitApply(object) => self.applied(&object, translate).into_iter().collect(),
             Event::InitDone => {
                 self.recovered();
                 self.had = true;
@@ -190,15 +194,31 @@ impl Follower {
             }
             Event::Apply(object) => {
                 self.recovered();
-                let name = name_of(&object);
-                self.known.insert(name.clone(), self.list);
-                vec![Change::Applied(name, translate(object))]
+                self.applied(&object, translate).into_iter().collect()
             }
             Event::Delete(object) => {
                 self.recovered();
                 let name = name_of(&object);
                 self.known.remove(&name);
                 vec![Change::Deleted(name)]
+            }
+        }
+    }
+
+    /// What to tell of an object that is there; nothing if it cannot be read.
+    fn applied<K: DeserializeOwned, T>(
+        &mut self,
+        object: &Object,
+        translate: &impl Fn(K) -> T,
+    ) -> Option<Change<T>> {
+        let name = name_of(object);
+        self.known.insert(name.clone(), self.list);
+        match object.read() {
+            Ok(read) => Some(Change::Applied(name, translate(read))),
+            Err(error) => {
+                tracing::warn!(op = "watch", resource = self.what, object = %name, error = %error,
+                    "cannot read an object, what was known of it stays");
+                None
             }
         }
     }
@@ -268,14 +288,17 @@ pub fn name_of(object: &impl Resource) -> ObjectName {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn object(name: &str) -> ConfigMap {
-        let mut object = ConfigMap::default();
-        object.metadata.namespace = Some("ns".to_owned());
-        object.metadata.name = Some(name.to_owned());
-        object
+    fn object(name: &str) -> Object {
+        holding(name, &json!({}))
+    }
+
+    fn holding(name: &str, data: &Value) -> Object {
+        let metadata = json!({"namespace": "ns", "name": name});
+        serde_json::from_value(json!({"metadata": metadata, "data": data})).unwrap()
     }
 
     /// Where nothing has been granted to anybody yet.
@@ -304,10 +327,10 @@ mod tests {
         }
     }
 
-    fn feed(follower: &mut Follower, events: Vec<Event<ConfigMap>>) -> Vec<Change<()>> {
+    fn feed(follower: &mut Follower, events: Vec<Event<Object>>) -> Vec<Change<()>> {
         events
             .into_iter()
-            .flat_map(|event| follower.event(event, &|_| ()))
+            .flat_map(|event| follower.event(event, &|_: ConfigMap| ()))
             .collect()
     }
 
@@ -342,6 +365,28 @@ mod tests {
         assert!(second.contains(&Change::Deleted(name("a"))));
         assert!(second.contains(&Change::Deleted(name("c"))));
         assert_eq!(second.len(), 4);
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_is_passed_over_and_not_taken_for_gone() {
+        let mut follower = follower();
+        let odd = || holding("odd", &json!(7));
+        let events = |odd| {
+            let sound = Event::InitApply(object("sound"));
+            vec![Event::Init, Event::InitApply(odd), sound, Event::InitDone]
+        };
+        let told = feed(&mut follower, events(odd()));
+        let sound = || Change::Applied(name("sound"), ());
+        assert_eq!(told, [sound(), Change::Synced]);
+        let told = feed(&mut follower, vec![Event::Apply(object("odd"))]);
+        assert_eq!(told, [Change::Applied(name("odd"), ())]);
+        assert_eq!(feed(&mut follower, vec![Event::Apply(odd())]), []);
+        assert_eq!(
+            feed(&mut follower, events(odd())),
+            [sound(), Change::Synced]
+        );
+        let told = feed(&mut follower, vec![Event::Delete(odd())]);
+        assert_eq!(told, [Change::Deleted(name("odd"))]);
     }
 
     #[test]

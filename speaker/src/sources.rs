@@ -1,17 +1,17 @@
 //! Where facts come from, and what is asked instead where RBAC or the API server refuses.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::time::Duration;
 
 use ferrolb_config::ObjectName;
 use ferrolb_runtime::configuration::Source;
+use ferrolb_runtime::object::{self, Object};
 use ferrolb_runtime::watch::{Change, Unavailable, try_to_follow};
 use ferrolb_speaker_core::{Members, SpeakerPod};
-use k8s_openapi::api::core::v1::Endpoints;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
 use kube::runtime::watcher;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch as latest};
 use tokio::time::sleep;
@@ -90,7 +90,7 @@ pub async fn endpoints(client: Client, disable_slices: bool, sink: mpsc::Sender<
     let mut told = false;
     loop {
         if !disable_slices {
-            let slices: Api<EndpointSlice> = Api::all(client.clone());
+            let slices = object::everywhere::<discovery::EndpointSlice>(client.clone());
             match settle_on(slices, "endpointslices", translate::slice, &sink).await {
                 None => return,
                 Some(why) if !told => {
@@ -100,7 +100,7 @@ pub async fn endpoints(client: Client, disable_slices: bool, sink: mpsc::Sender<
                 Some(_) => {}
             }
         }
-        let whole: Api<Endpoints> = Api::all(client.clone());
+        let whole = object::everywhere::<core::Endpoints>(client.clone());
         let Some(why) = settle_on(whole, "endpoints", translate::endpoints, &sink).await else {
             return;
         };
@@ -121,13 +121,13 @@ pub async fn endpoints(client: Client, disable_slices: bool, sink: mpsc::Sender<
 
 /// Follows one source of endpoints. Says why if it could not even be listed; otherwise follows it until nobody listens.
 async fn settle_on<K>(
-    api: Api<K>,
+    api: Api<Object>,
     what: &'static str,
     translate: impl Fn(K) -> EndpointFacts,
     sink: &mpsc::Sender<Input>,
 ) -> Option<Unavailable>
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: DeserializeOwned,
 {
     let (changes, seen) = mpsc::channel(64);
     let filter = watcher::Config::default();

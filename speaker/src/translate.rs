@@ -6,9 +6,11 @@
 use ferrolb_config::ObjectName;
 use ferrolb_speaker_core as core;
 use ferrolb_speaker_core::IngressIp;
-use k8s_openapi::api::core::v1::{Endpoints, Node, NodeCondition, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use kinds::{Condition, EndpointSlice, Endpoints, Node, Pod, Service};
+
+pub mod kinds;
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -84,7 +86,7 @@ fn wish(metadata: &ObjectMeta) -> Option<String> {
 pub fn slice(slice: EndpointSlice) -> EndpointFacts {
     let service = slice.metadata.labels?.remove(SERVICE_NAME)?;
     let service = ObjectName::new(slice.metadata.namespace.unwrap_or_default(), service);
-    let endpoints = slice.endpoints.into_iter().map(|endpoint| {
+    let endpoints = slice.endpoints.into_iter().flatten().map(|endpoint| {
         let conditions = endpoint.conditions.unwrap_or_default();
         core::Endpoint {
             node: endpoint.node_name,
@@ -117,7 +119,7 @@ pub fn node(node: Node) -> NodeFacts {
     let holds = |kind| {
         conditions
             .iter()
-            .any(|condition: &NodeCondition| condition.type_ == kind && condition.status == "True")
+            .any(|condition: &Condition| condition.type_ == kind && condition.status == "True")
     };
     let own = status.addresses.unwrap_or_default();
     let of_types = |types: &[&str]| {

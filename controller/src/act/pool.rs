@@ -58,7 +58,7 @@ impl Writer {
 }
 
 /// The pools of a namespace, with whatever their definition in this cluster says.
-pub fn pools(client: Client, namespace: &str) -> Api<DynamicObject> {
+fn pools(client: Client, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client, namespace, &ApiResource::erase::<IPAddressPool>(&()))
 }
 

@@ -78,10 +78,6 @@ fn write(ingress: &[&str], noted_pool: Option<&str>) -> Write {
     }
 }
 
-fn services(client: Client) -> Api<DynamicObject> {
-    Api::namespaced_with(client, "default", &ApiResource::erase::<Service>(&()))
-}
-
 const STATUS: &str = "/api/v1/namespaces/default/services/s/status";
 
 #[tokio::test]
@@ -89,9 +85,7 @@ async fn one_patch_writes_addresses_and_note() {
     let (client, heard) = server(&[Method::PATCH], service());
     let put = AtomicBool::new(false);
     let write = write(&["10.0.0.1", "fc00::1"], Some("p"));
-    let version = carry_out(&services(client), &write, None, &put)
-        .await
-        .unwrap();
+    let version = carry_out(&client, &write, None, &put).await.unwrap();
     assert_eq!(version, "8");
     let expected = json!({
         "metadata": {"resourceVersion": "7", "annotations": {"metallb.io/ip-allocated-from-pool": "p"}},
@@ -107,7 +101,7 @@ async fn one_patch_writes_addresses_and_note() {
 async fn clearing_removes_addresses_and_note() {
     let (client, heard) = server(&[Method::PATCH], service());
     let put = AtomicBool::new(false);
-    carry_out(&services(client), &write(&[], None), None, &put)
+    carry_out(&client, &write(&[], None), None, &put)
         .await
         .unwrap();
     let expected = json!({
@@ -123,8 +117,8 @@ async fn conditions_are_written_with_the_addresses_by_patch_and_by_put() {
         let (client, heard) = server(methods, service());
         let put = AtomicBool::new(false);
         let condition = ferrolb_runtime::state::conflict_condition(true, "m".to_owned());
-        let (write, api) = (write(&["10.0.0.1"], None), services(client));
-        carry_out(&api, &write, Some(&[condition]), &put)
+        let write = write(&["10.0.0.1"], None);
+        carry_out(&client, &write, Some(&[condition]), &put)
             .await
             .unwrap();
         let heard = heard.lock().unwrap();
@@ -145,12 +139,11 @@ async fn conditions_are_written_with_the_addresses_by_patch_and_by_put() {
 async fn where_only_put_is_allowed_the_whole_object_is_put() {
     let (client, heard) = server(&[Method::PUT], service());
     let put = AtomicBool::new(false);
-    let api = services(client);
-    carry_out(&api, &write(&["10.0.0.1"], Some("p")), None, &put)
+    carry_out(&client, &write(&["10.0.0.1"], Some("p")), None, &put)
         .await
         .unwrap();
     assert!(put.load(Ordering::Relaxed), "and so from now on");
-    carry_out(&api, &write(&[], None), None, &put)
+    carry_out(&client, &write(&[], None), None, &put)
         .await
         .unwrap();
     let heard = heard.lock().unwrap();

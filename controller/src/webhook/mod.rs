@@ -29,7 +29,7 @@ use std::{
 };
 
 use ferrolb_runtime::{
-    admin, flags,
+    admin, flags, object,
     ready::Blocker,
     serve::{Site, serve},
     tls::{self, Acceptor, Identity},
@@ -236,7 +236,10 @@ async fn keep(client: Client, options: &Options, identity: Arc<Identity>, signal
             client.clone(),
             &ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
         ),
-        definitions: Api::all_with(client, &ApiResource::erase::<CustomResourceDefinition>(&())),
+        definitions: Api::all_with(
+            client.clone(),
+            &ApiResource::erase::<CustomResourceDefinition>(&()),
+        ),
         view: View::new(namespace.clone(), options.secret.clone()),
         service: &options.service,
         identity,
@@ -244,7 +247,7 @@ async fn keep(client: Client, options: &Options, identity: Arc<Identity>, signal
         said: None,
     };
     let secrets = watch::follow(
-        keeper.secrets.clone(),
+        object::within::<Secret>(client.clone(), &namespace),
         only(&options.secret),
         "secrets",
         Box::new,
@@ -252,7 +255,7 @@ async fn keep(client: Client, options: &Options, identity: Arc<Identity>, signal
         sink.clone(),
     );
     let hooks = watch::follow(
-        keeper.hooks.clone(),
+        object::everywhere::<ValidatingWebhookConfiguration>(client.clone()),
         watcher::Config::default(),
         "validatingwebhookconfigurations",
         |object: DynamicObject| Registration::of_hooks(&object, &namespace),
@@ -260,7 +263,7 @@ async fn keep(client: Client, options: &Options, identity: Arc<Identity>, signal
         sink.clone(),
     );
     let definitions = watch::follow(
-        keeper.definitions.clone(),
+        object::everywhere::<CustomResourceDefinition>(client.clone()),
         only(DEFINITION),
         "customresourcedefinitions",
         |object: DynamicObject| Registration::of_definition(&object, &namespace),

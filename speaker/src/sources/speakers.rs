@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferrolb_config::ObjectName;
+use ferrolb_runtime::object::{self, Object};
 use ferrolb_runtime::watch::{Change, try_to_follow};
 use ferrolb_speaker_core::SpeakerPod;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1 as core;
 use kube::api::ListParams;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -49,7 +50,7 @@ pub async fn speakers(
     sink: mpsc::Sender<Input>,
 ) {
     let mut follower = Follower {
-        api: Api::namespaced(client, &namespace),
+        api: object::within::<core::Pod>(client, &namespace),
         labels,
         peers,
         sink,
@@ -74,7 +75,7 @@ enum Told {
 }
 
 struct Follower {
-    api: Api<Pod>,
+    api: Api<Object>,
     labels: String,
     /// Whom gossip may ask to let it in.
     peers: latest::Sender<Vec<SpeakerPod>>,
@@ -142,14 +143,17 @@ impl Follower {
             let pause = match answer {
                 Ok(Ok(list)) => {
                     self.say_polling();
-                    let pods: Vec<_> = list
-                        .items
-                        .into_iter()
-                        .filter_map(translate::speaker)
-                        .collect();
-                    let share = u32::try_from(pods.len() / POLLED_QUICKLY).unwrap_or(u32::MAX);
-                    self.known(pods).await?;
-                    POLL.saturating_mul(share.max(1))
+                    let read = list.items.iter().map(Object::read);
+                    match read.collect::<Result<Vec<_>, _>>() {
+                        Ok(pods) => {
+                            let pods = pods.into_iter().filter_map(translate::speaker);
+                            let pods: Vec<_> = pods.collect();
+                            let share = pods.len() / POLLED_QUICKLY;
+                            self.known(pods).await?;
+                            POLL.saturating_mul(u32::try_from(share).unwrap_or(u32::MAX).max(1))
+                        }
+                        Err(error) => self.failed(&error.to_string()),
+                    }
                 }
                 Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403 | 404) => {
                     self.refused().await?;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use ferrolb_config::ObjectName;
 use ferrolb_config_api::{InterfaceName, ServiceL2Status};
-use ferrolb_runtime::courtesy;
 use ferrolb_runtime::watch::{self, Change, Unavailable};
+use ferrolb_runtime::{courtesy, object};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -67,10 +67,10 @@ pub async fn write(client: Client, identity: Identity, statuses: Statuses, error
     let (sink, mut changes) = mpsc::channel(256);
     let us = identity.node.clone();
     let following = watch::follow(
-        objects.clone(),
+        object::within::<ServiceL2Status>(client.clone(), &identity.namespace),
         watcher::Config::default(),
         "servicel2statuses",
-        move |object| shown(&object, &us),
+        move |object: ServiceL2Status| shown(&object, &us),
         |change| change,
         sink,
     );
@@ -299,7 +299,7 @@ impl Hand {
         let Some(name) = &self.identity.pod else {
             return Ok(None);
         };
-        let pod = match self.pods.get(name).await {
+        let pod = match self.pods.get_metadata(name).await {
             Ok(pod) => pod,
             Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => {
                 tracing::info!(op = "updateServiceL2Status", pod = name, error = %status,
