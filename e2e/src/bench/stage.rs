@@ -344,7 +344,7 @@ impl<'a> Stage<'a> {
     /// Gives a node a new speaker pod, which the kubelet starts without the delay it has for one that failed.
     ///
     /// # Errors
-    /// `kubectl` refuses.
+    /// `kubectl` refuses for minutes.
     pub fn renew_speaker(&self, node: &str) -> Result<()> {
         let on_node = format!("spec.nodeName={node}");
         let words = [
@@ -357,7 +357,10 @@ impl<'a> Stage<'a> {
             "--field-selector",
             &on_node,
         ];
-        self.lab.kubectl(&words).map(drop)
+        // A busy API server may not answer in time; to delete a pod once too often does no harm.
+        self.lab.wait("the speaker's pod to be deleted", PATIENCE, || {
+            self.lab.kubectl(&words).map(|_| true)
+        })
     }
 
     /// Another node than this one.
