@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use super::{
-    System, load, milliseconds,
+    Stolen, System, load, milliseconds,
     random::Random,
     stage::{ASKER, CONNECTOR, Owners, Stage},
 };
@@ -93,6 +93,8 @@ pub struct Loss {
     pub victim: String,
     /// The machine's load.
     pub load: f64,
+    /// The share of the machine's time that its hypervisor gave to others meanwhile, 0 to 1.
+    pub stolen: f64,
     /// The addresses it answered for.
     pub addresses: Vec<Address>,
     /// New connections to one of them.
@@ -174,13 +176,14 @@ pub fn run(
             }
         };
         steps.say(&format!(
-            "{} {}/{rounds}: {victim}, {}: {} addresses, ARP {:.0} ms, TCP {:.0} ms",
+            "{} {}/{rounds}: {victim}, {}: {} addresses, ARP {:.0} ms, TCP {:.0} ms, {:.0} % stolen",
             stage.system.title(),
             number + 1,
             kind.title(),
             loss.addresses.len(),
             loss.longest(),
             loss.connections.blackout,
+            loss.stolen * 100.0,
         ));
         losses.push(loss);
         save(&losses)?;
@@ -208,6 +211,7 @@ fn lose(stage: &Stage<'_>, kind: Kind, victim: &str, owners: &Owners) -> Result<
     thread::sleep(LEAD);
     let through = stage.neighbour(target)?;
 
+    let stolen = Stolen::watch();
     let begun = now();
     let broken = break_it(stage, kind, victim, speaker);
     let done = now();
@@ -229,6 +233,7 @@ fn lose(stage: &Stage<'_>, kind: Kind, victim: &str, owners: &Owners) -> Result<
         kind,
         victim: victim.to_owned(),
         load: load(),
+        stolen: stolen.share(),
         addresses: addresses(stage, &traces, begun, done, healing),
         connections: Connections {
             address: target,

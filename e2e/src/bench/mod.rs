@@ -152,3 +152,45 @@ pub(crate) fn load() -> f64 {
     let first = text.split(' ').next().and_then(|word| word.parse().ok());
     first.unwrap_or(f64::NAN)
 }
+
+/// How much of the machine's time its hypervisor has given to others, from a moment on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stolen {
+    since: [u64; 2],
+}
+
+impl Stolen {
+    /// From now on.
+    pub fn watch() -> Self {
+        Self {
+            since: Self::read(),
+        }
+    }
+
+    /// The share since then, 0 to 1.
+    pub fn share(self) -> f64 {
+        let [stolen, all] = Self::read();
+        let [stolen_before, all_before] = self.since;
+        // Ticks of minutes fit.
+        let ticks = |now: u64, before| {
+            f64::from(u32::try_from(now.saturating_sub(before)).unwrap_or(u32::MAX))
+        };
+        ticks(stolen, stolen_before) / ticks(all, all_before).max(1.0)
+    }
+
+    /// Stolen and all ticks so far: the eighth and the sum of the first eight of `/proc/stat`, proc(5).
+    fn read() -> [u64; 2] {
+        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let first = text.lines().next().unwrap_or_default();
+        let ticks: Vec<u64> = first
+            .split_whitespace()
+            .skip(1)
+            .take(8)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        [
+            ticks.get(7).copied().unwrap_or_default(),
+            ticks.iter().sum(),
+        ]
+    }
+}

@@ -4,6 +4,9 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{System, losses::Loss, moves, moves::Move};
 
+/// A loss during which the hypervisor took this share of the machine or more shows the hypervisor.
+const STOLEN: f64 = 0.05;
+
 /// The middle, the 99th percentile and the greatest of some milliseconds, by nearest rank.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
@@ -55,12 +58,14 @@ fn write_losses(text: &mut String, losses: &[Loss]) -> std::fmt::Result {
     writeln!(
         text,
         "Losses: milliseconds without service, p50 / p99 / max.\n\n\
-         | nodes | lost by | system | losses | addresses | ARP, each address | ARP, each loss | new connections | not taken over | two answered, at most | load |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|"
+         | nodes | lost by | system | losses | addresses | ARP, each address | ARP, each loss | new connections | not taken over | two answered, at most | load | stolen |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|"
     )?;
     let mut groups: BTreeMap<(usize, &str, System), Vec<&Loss>> = BTreeMap::new();
     for loss in losses {
-        for kind in [loss.kind.title(), "~all"] {
+        let whole = loss.stolen < STOLEN;
+        let kinds = [loss.kind.title(), "~all"].into_iter();
+        for kind in kinds.chain(whole.then_some("~all with the whole machine")) {
             let group = (loss.nodes, kind, loss.system);
             groups.entry(group).or_default().push(loss);
         }
@@ -71,7 +76,7 @@ fn write_losses(text: &mut String, losses: &[Loss]) -> std::fmt::Result {
         let missed = addresses().filter(|address| address.first.is_none());
         writeln!(
             text,
-            "| {nodes} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} | {:.1} |",
+            "| {nodes} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} | {:.1} | {:.0} % |",
             kind.trim_start_matches('~'),
             system.title(),
             losses.len(),
@@ -84,6 +89,7 @@ fn write_losses(text: &mut String, losses: &[Loss]) -> std::fmt::Result {
             missed.count(),
             doubled.fold(0.0, f64::max),
             losses.iter().map(|loss| loss.load).fold(0.0, f64::max),
+            losses.iter().map(|loss| loss.stolen).fold(0.0, f64::max) * 100.0,
         )?;
     }
     writeln!(text)

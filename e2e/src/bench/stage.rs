@@ -358,9 +358,10 @@ impl<'a> Stage<'a> {
             &on_node,
         ];
         // A busy API server may not answer in time; to delete a pod once too often does no harm.
-        self.lab.wait("the speaker's pod to be deleted", PATIENCE, || {
-            self.lab.kubectl(&words).map(|_| true)
-        })
+        self.lab
+            .wait("the speaker's pod to be deleted", PATIENCE, || {
+                self.lab.kubectl(&words).map(|_| true)
+            })
     }
 
     /// Another node than this one.
