@@ -73,6 +73,8 @@ pub(crate) struct Peer {
     pub listed: bool,
     /// Nonces of mine it has not answered, when they were sent, and how long I had stood still in all by then.
     nonces: VecDeque<(u32, Instant, Duration)>,
+    /// The answer to what was sent before this tells no delay: it was down then.
+    timed_from: Instant,
     pub answered: Option<Instant>,
     /// How many own stalls excused its silence since.
     pub excused: u32,
@@ -134,6 +136,7 @@ impl Peer {
             legacy: false,
             listed: false,
             nonces: VecDeque::new(),
+            timed_from: now,
             answered: None,
             excused: 0,
             probed: None,
@@ -234,6 +237,7 @@ impl Peer {
     /// It is up and was not.
     pub fn returns(&mut self, was_down: bool, now: Instant) {
         if was_down {
+            self.timed_from = now;
             let kept = self.up_since.is_some_and(|since| {
                 let until = self.down_since.unwrap_or(now);
                 until.saturating_duration_since(since) < FLAPS_KEPT
@@ -264,9 +268,9 @@ impl Peer {
         self.nonces.push_back((nonce, now, still));
     }
 
-    /// Whether `nonce` is one of mine that was not answered; it is now. Its delay is remembered unless it was down: who was
-    /// away that long has lost what it held, and patience with it would only make its next loss last longer. For as long as
-    /// I stood still myself, the answer waited for me: `still` is how long that was in all.
+    /// Whether `nonce` is one of mine that was not answered; it is now. Its delay is remembered unless it was down, when this is
+    /// the first answer or when it was asked: who was away that long has lost what it held, and patience with it would only make
+    /// its next loss last longer. For as long as I stood still myself, the answer waited for me: `still` is how long that was in all.
     pub fn answers(&mut self, nonce: u32, now: Instant, still: Duration) -> bool {
         let matches = |&(mine, sent, _): &(u32, Instant, _)| mine == nonce && now <= sent + FRESH;
         let Some(index) = self.nonces.iter().position(matches) else {
@@ -274,6 +278,7 @@ impl Peer {
         };
         if let Some((_, sent, before)) = self.nonces.remove(index)
             && self.state != Liveness::Down
+            && sent >= self.timed_from
         {
             let mine = still.saturating_sub(before);
             let delay = now.saturating_duration_since(sent).saturating_sub(mine);
@@ -448,5 +453,19 @@ mod tests {
         let shortest = Profile::DEFAULT.patience;
         assert_eq!(answered_late(Liveness::Up, ms(390)), shortest);
         assert_eq!(answered_late(Liveness::Down, ms(0)), shortest);
+        // What it was asked while it was down it answers all at once when it returns.
+        let mut peer = Peer::new(now);
+        peer.state = Liveness::Down;
+        peer.asks(1, now, ms(0));
+        peer.asks(2, now + ms(100), ms(0));
+        let back = now + ms(1000);
+        assert!(peer.answers(1, back, ms(0)));
+        peer.state = Liveness::Up;
+        peer.returns(true, back);
+        assert!(peer.answers(2, back, ms(0)));
+        assert_eq!(
+            peer.patience(&Profile::DEFAULT, &suspicion, true).1,
+            shortest
+        );
     }
 }

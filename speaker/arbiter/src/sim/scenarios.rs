@@ -238,6 +238,30 @@ fn a_paused_machine_comes_back_without_its_clock() {
     (20..30).for_each(|seed| stand_still(seed, Run::Paused { clock: false }, 15 * S));
 }
 
+/// All it was asked while it stood still it answers when it goes on; that is no reason to wait for it longer the next time.
+#[test]
+fn who_was_replaced_once_is_replaced_as_fast_again() {
+    for seed in 0..30 {
+        let mut world = calm(nodes(2 + seed as usize % 3), seed);
+        let (at, order) = (world.now, world.order[&address(0)].clone());
+        world.act(at, Act::Run(order[0], Run::Stopped));
+        world.act(at + 2500 * MS, Act::Run(order[0], Run::On));
+        world.act(at + 12 * S, Act::Run(order[1], Run::Stopped));
+        world.act(at + 15 * S, Act::Run(order[1], Run::On));
+        let at = at + 25 * S;
+        world.run_until(at);
+        assert_eq!(holder(&world), order[0]);
+        world.act(at, Act::Run(order[0], Run::Killed));
+        world.run_until(at + 10 * S);
+        fine(&world);
+        let took = taken(&world, at);
+        assert!(
+            took[0].0 < 450 * MS && took[0].1 == order[1],
+            "seed {seed}: {took:?}"
+        );
+    }
+}
+
 /// Frames that waited for the one that stood still are no delay of those who sent them.
 #[test]
 fn who_stood_still_is_not_more_patient_with_others_for_it() {
