@@ -67,6 +67,17 @@ fn histories() {
     );
 }
 
+/// Histories far beyond the ordinary ones in which something was wrong once: who returned took back what another held,
+/// for it forgot whom it had asked; and clients went by the claim of one that left the address to the wrong node.
+#[test]
+fn histories_that_once_failed() {
+    for seed in [3059, 5603, 8718] {
+        if let Err(violation) = play(seed, None, false) {
+            panic!("{violation}");
+        }
+    }
+}
+
 /// Every fault built in on purpose is found out, within some histories of those themes that can.
 fn caught(mutation: Mutation) {
     let most = variable("SIM_MUTANTS").unwrap_or(400);

@@ -82,6 +82,10 @@ impl Arbiter {
         let nonce = self.next_nonce();
         if let Some(hold) = self.holds.get_mut(&address) {
             hold.query = Some(Query { node, nonce, tries });
+            // The answer counts when the question has been dropped for another, too: it says who holds the address.
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.asks(nonce, self.now, self.still);
+            }
             self.send(Kind::Probe, node, node, nonce, address);
             self.timers
                 .set_earlier(Deadline::Hold(address), self.now + ANSWER);
@@ -134,7 +138,14 @@ impl Arbiter {
     }
 
     fn stand_behind(&mut self, address: IpAddr, node: NodeId) {
+        let hold = self.holds.get(&address);
+        // I left it to another that does not have it: clients may go by my claim still.
+        let mistaken = hold.is_some_and(|hold| hold.yielded && hold.holder != Some(node));
+        if mistaken {
+            self.concede(address, node);
+        }
         if let Some(hold) = self.holds.get_mut(&address) {
+            hold.conceded |= mistaken;
             hold.state = State::Standby;
             hold.ours = true;
             hold.yielded = false;
@@ -168,7 +179,12 @@ impl Arbiter {
                 hold.orphan_at = None;
                 if hold.yielded {
                     hold.yielded = false;
+                    let taken_at = hold.taken_at;
                     self.take(address, Cause::Returned, None);
+                    // Nobody handed it to me: another who said meanwhile that it holds it is a rival.
+                    if let Some(hold) = self.holds.get_mut(&address) {
+                        hold.taken_at = taken_at;
+                    }
                 } else {
                     self.settle(address);
                 }

@@ -411,7 +411,7 @@ impl Checks {
                 .stations
                 .iter()
                 .all(|it| it.carrier && !it.rx_dead && !it.tx_dead);
-            if all_there && rate > 75 {
+            if all_there && rate > 76 {
                 self.fail(
                     now,
                     format!("S9: {rate} frames in a second from station {station}"),
