@@ -57,9 +57,10 @@ impl Conflicts {
         self.needed = true;
     }
 
-    /// Whether all was seen that may be seen.
+    /// Whether addresses may be given out: what speakers say is waited for only where Services move by it, since a report that
+    /// cannot be had must not hold up everything else.
     pub fn seen(&self) -> bool {
-        self.known || self.hidden
+        !self.needed || self.known || self.hidden
     }
 
     /// Takes over what was seen; the addresses about which something else is said now.
@@ -84,7 +85,8 @@ impl Conflicts {
                 }
                 if self.needed {
                     tracing::warn!(op = "watch", resource = "configurationstates", reason = ?why,
-                        "--on-conflict=reassign does nothing: the speakers' reports cannot be seen. It takes MetalLB's custom                          resources of 0.15.3 or newer, and get, list and watch on configurationstates");
+                        "--on-conflict=reassign does nothing: the speakers' reports cannot be seen. It takes MetalLB's custom \
+                         resources of 0.15.3 or newer, and get, list and watch on configurationstates");
                 } else {
                     tracing::info!(op = "watch", resource = "configurationstates", reason = ?why,
                         "Services get no condition ferrolb.io/AddressConflict: the speakers' reports cannot be seen. Their \
@@ -199,7 +201,9 @@ mod tests {
         let changed = conflicts.take(told("n1", &[(1, "02:00:00:00:00:09"), (2, "x")]));
         assert_eq!(changed, [ip(1), ip(2)].into());
         // Before everything was told, what a former process wrote stays.
-        assert!(!conflicts.seen() && conflicts.due(&[], &[ip(1)]).is_none());
+        assert!(conflicts.seen() && conflicts.due(&[], &[ip(1)]).is_none());
+        conflicts.need();
+        assert!(!conflicts.seen());
         conflicts.take(Change::Synced);
         assert!(conflicts.seen());
         assert_eq!(conflicts.due(&[], &[ip(3)]), None);

@@ -30,6 +30,8 @@ pub struct Decider {
     reporter: Reporter,
     view: View,
     uids: Uids,
+    /// It is known whether there is a configuration: until then nothing can be taken.
+    configured: bool,
     /// A sound configuration that takes the pool from a Service, taken up once it no longer does.
     waiting: Option<Config>,
     standings: Standings,
@@ -56,6 +58,7 @@ impl Decider {
             reporter: reporter.into(),
             view,
             uids: Uids::new(),
+            configured: false,
             waiting: None,
             actor,
             metrics,
@@ -173,6 +176,7 @@ impl Decider {
     }
 
     fn configure(&mut self, source: Source) -> Touched {
+        self.configured |= !matches!(source, Source::Unavailable(_));
         // Not to be read for a while takes nothing back.
         if !matches!(source, Source::Unavailable(_)) {
             self.waiting = None;
@@ -242,7 +246,8 @@ impl Decider {
             let speaks = self.speaks(&verdict);
             self.actor.apply(name, self.uids.get(name), verdict, speaks);
         }
-        self.standings.tell_standings(&self.view, &names);
+        self.standings
+            .tell_standings(&self.view, &names, self.configured);
     }
 
     /// Whether this node's speaker is the one to tell a Service's users why it is silent. Which interfaces a node has only

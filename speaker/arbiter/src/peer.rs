@@ -19,7 +19,7 @@ use crate::frame::Mac;
 use crate::profile::Profile;
 
 /// How many probes may be under way to one peer.
-const UNDER_WAY: usize = 16;
+const UNDER_WAY: usize = 256;
 
 /// How long a peer may take to show itself on the wire.
 pub(crate) const BLIND: Duration = Duration::from_secs(3);

@@ -39,6 +39,10 @@ impl Orders {
         let Ok(slot) = Slot::try_from(at) else {
             return;
         };
+        let kept = self.kept.get_mut();
+        if kept.len() * (self.slots.len() + 1) > ROOM {
+            kept.clear();
+        }
         for (address, order) in self.kept.take() {
             let key = address.to_string();
             let mine = (place(name, &key), name);

@@ -139,7 +139,8 @@ impl Segment {
                 told = news.recv() => match told {
                     Some(told) => {
                         self.take_in(told);
-                        true
+                        // Many may wait, each worth milliseconds: sockets are looked at in between.
+                        false
                     }
                     None => break,
                 },

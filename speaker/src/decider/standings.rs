@@ -81,7 +81,8 @@ impl Standings {
     }
 
     /// Tells who may answer for the addresses these Services have and had, where that has changed.
-    pub(super) fn tell_standings(&mut self, view: &View, services: &[ObjectName]) {
+    /// The arbiters start at the first word, so it waits until it `may` be said.
+    pub(super) fn tell_standings(&mut self, view: &View, services: &[ObjectName], may: bool) {
         let mut touched = BTreeSet::new();
         for name in services {
             let now: Vec<IpAddr> = view
@@ -96,6 +97,9 @@ impl Standings {
                 self.addresses.insert(name.clone(), now)
             };
             touched.extend(before.into_iter().flatten());
+        }
+        if self.told.is_none() && !may {
+            return;
         }
         let first = self.told.is_none();
         let told = self.told.get_or_insert_default();
