@@ -59,7 +59,7 @@ impl Conflicts {
 
     /// Whether addresses may be given out: what speakers say is waited for only where Services move by it, since a report that
     /// cannot be had must not hold up everything else.
-    pub fn seen(&self) -> bool {
+    pub fn enough_seen(&self) -> bool {
         !self.needed || self.known || self.hidden
     }
 
@@ -201,11 +201,11 @@ mod tests {
         let changed = conflicts.take(told("n1", &[(1, "02:00:00:00:00:09"), (2, "x")]));
         assert_eq!(changed, [ip(1), ip(2)].into());
         // Before everything was told, what a former process wrote stays.
-        assert!(conflicts.seen() && conflicts.due(&[], &[ip(1)]).is_none());
+        assert!(conflicts.enough_seen() && conflicts.due(&[], &[ip(1)]).is_none());
         conflicts.need();
-        assert!(!conflicts.seen());
+        assert!(!conflicts.enough_seen());
         conflicts.take(Change::Synced);
-        assert!(conflicts.seen());
+        assert!(conflicts.enough_seen());
         assert_eq!(conflicts.due(&[], &[ip(3)]), None);
         let others = Condition {
             type_: "example.com/Ready".to_owned(),

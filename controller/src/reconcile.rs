@@ -278,7 +278,7 @@ impl Reconciler {
     /// before that, its addresses would be given to others.
     fn try_configure(&mut self) {
         let services_seen = self.unready.is_none();
-        if !(services_seen && self.around.seen() && self.conflicts.seen()) {
+        if !(services_seen && self.around.seen() && self.conflicts.enough_seen()) {
             return;
         }
         let Some(Offer { config, reported }) = self.offered.take() else {

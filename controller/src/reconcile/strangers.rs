@@ -22,7 +22,7 @@ impl Reconciler {
 
     /// A speaker says something else about who has which address.
     pub(super) fn strangers(&mut self, change: Change<Strangers>) {
-        let seen = self.conflicts.seen();
+        let seen = self.conflicts.enough_seen();
         let changed = self.conflicts.take(change);
         for address in &changed {
             let held = !self.core.holders(*address).is_empty();
