@@ -136,14 +136,14 @@ fn is_speakers(message: &Message<'_>, key: &Key) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
-    use ferrolb_speaker_socket::{BATCH, PacketSocket};
+    use ferrolb_speaker_socket::{BATCH, Inbox, PacketSocket};
     use ferrolb_speaker_wire::filter;
     use tokio::task::yield_now;
 
     use super::{Protocol, STALE, answer};
-    use crate::lab::{VIP, in_lab, index};
+    use crate::lab::{Host, VIP, in_lab, index};
     use crate::tests::{deliver, key, question, tables_of};
 
     /// Input: many batches of questions that wait when the task starts.
@@ -178,6 +178,7 @@ mod tests {
         in_lab(|lab| async move {
             let (tables, metrics) = tables_of(&[VIP]);
             let socket = PacketSocket::arp(lab.near.index, &filter::INCOMING_ARP).unwrap();
+            until_stamped(&socket, &lab.client).await;
             lab.client.run(|| deliver(&[question(VIP)])).await;
             tokio::time::sleep(STALE + Duration::from_millis(50)).await;
             let table = tables.of(index("near"));
@@ -194,5 +195,21 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
+    }
+
+    /// The kernel begins to stamp frames as they come in a while after the first socket of the machine asks for it, and
+    /// takes one without a stamp for one that came just now.
+    async fn until_stamped(socket: &PacketSocket, client: &Host) {
+        let waits = Duration::from_millis(20);
+        let mut inbox = Inbox::new();
+        loop {
+            client.run(|| deliver(&[question(VIP)])).await;
+            tokio::time::sleep(waits).await;
+            socket.receive(&mut inbox).await.unwrap();
+            let now = SystemTime::now();
+            if inbox.received().all(|frame| frame.age(now) >= waits) {
+                return;
+            }
+        }
     }
 }

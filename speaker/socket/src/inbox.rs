@@ -47,8 +47,9 @@ struct Slot {
 pub struct Received<'a> {
     /// The frame.
     pub frame: Frame<'a>,
-    /// When the kernel took it from the interface, by its clock of day (`SO_TIMESTAMPNS`, socket(7)). None only if the
-    /// kernel did not tell, which Linux always does.
+    /// When the kernel took it from the interface, by its clock of day (`SO_TIMESTAMPNS`, socket(7)); for the first
+    /// milliseconds after the first socket of the machine asked for that, when it was read. None only if the kernel did
+    /// not tell, which Linux always does.
     pub at: Option<SystemTime>,
 }
 
