@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
 use ferrolb_config::ObjectName;
@@ -16,6 +17,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::api::DynamicObject;
+
+/// For how long what a speaker said stands when its state is gone. States go with their pods, and whoever speaks on that
+/// node or answers for the address next says what it meets within seconds.
+const STANDS: Duration = Duration::from_mins(1);
 
 /// Who has which address, by what one speaker says: the hardware address of the host.
 pub type Strangers = BTreeMap<IpAddr, String>;
@@ -32,6 +37,8 @@ pub fn strangers(state: &DynamicObject) -> Strangers {
 #[derive(Debug, Default)]
 pub struct Conflicts {
     by_speaker: BTreeMap<ObjectName, Strangers>,
+    /// Speakers of these whose state is gone, and until when what it said stands; none: not reckoned yet.
+    gone: BTreeMap<ObjectName, Option<Instant>>,
     /// All that was said before is known.
     known: bool,
     /// It may not be seen, which was said.
@@ -67,13 +74,16 @@ impl Conflicts {
     pub fn take(&mut self, change: Change<Strangers>) -> BTreeSet<IpAddr> {
         let (before, after) = match change {
             Change::Applied(name, now) => {
+                self.gone.remove(&name);
                 let before = self.by_speaker.insert(name, now.clone());
                 (before.unwrap_or_default(), now)
             }
-            Change::Deleted(name) => (
-                self.by_speaker.remove(&name).unwrap_or_default(),
-                Strangers::new(),
-            ),
+            Change::Deleted(name) => {
+                if self.by_speaker.contains_key(&name) {
+                    self.gone.insert(name, None);
+                }
+                return BTreeSet::new();
+            }
             Change::Synced => {
                 self.known = true;
                 self.hidden = false;
@@ -83,6 +93,9 @@ impl Conflicts {
                 if std::mem::replace(&mut self.hidden, true) {
                     return BTreeSet::new();
                 }
+                self.known = false;
+                self.gone.clear();
+                let before = std::mem::take(&mut self.by_speaker);
                 if self.needed {
                     tracing::warn!(op = "watch", resource = "configurationstates", reason = ?why,
                         "--on-conflict=reassign does nothing: the speakers' reports cannot be seen. It takes MetalLB's custom \
@@ -92,12 +105,30 @@ impl Conflicts {
                         "Services get no condition ferrolb.io/AddressConflict: the speakers' reports cannot be seen. Their \
                          events and metrics tell of conflicts all the same");
                 }
-                return BTreeSet::new();
+                return before
+                    .into_values()
+                    .flat_map(Strangers::into_keys)
+                    .collect();
             }
         };
         let each = before.keys().chain(after.keys());
         let changed = each.filter(|address| before.get(*address) != after.get(*address));
         changed.copied().collect()
+    }
+
+    /// When [`tick`](Self::tick) is due; none if only news change anything.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.gone.values().copied().flatten().min()
+    }
+
+    /// What the time changes: the addresses about which nothing is said any more.
+    pub fn tick(&mut self, now: Instant) -> BTreeSet<IpAddr> {
+        let over = |until: &mut Option<Instant>| *until.get_or_insert(now + STANDS) <= now;
+        let over: Vec<_> = self.gone.extract_if(.., |_, until| over(until)).collect();
+        over.into_iter()
+            .filter_map(|(name, _)| self.by_speaker.remove(&name))
+            .flat_map(Strangers::into_keys)
+            .collect()
     }
 
     /// The host that has the address.
@@ -117,8 +148,7 @@ impl Conflicts {
         };
         let found: Vec<String> = addresses.iter().filter_map(whose).collect();
         let conflict = !found.is_empty();
-        let ours = |one: &&Condition| one.type_ == state::CONFLICT;
-        let ours = conditions.iter().find(ours);
+        let ours = ours(conditions);
         let message = if conflict {
             format!(
                 "{}; give that host another address, or take the address out of the pool",
@@ -144,7 +174,23 @@ impl Conflicts {
     }
 }
 
+/// What is said of conflicts among conditions of a Service: whether there is one, and who has what.
+pub fn said(conditions: &[Condition]) -> Option<(bool, String)> {
+    ours(conditions).map(|ours| (ours.status == "True", ours.message.clone()))
+}
+
+fn ours(conditions: &[Condition]) -> Option<&Condition> {
+    conditions.iter().find(|one| one.type_ == state::CONFLICT)
+}
+
 impl Due {
+    /// Whether it says nothing but what is said.
+    pub fn repeats(&self, said: Option<&(bool, String)>) -> bool {
+        said.is_some_and(|(conflict, message)| {
+            (*conflict, message) == (self.conflict, &self.message)
+        })
+    }
+
     /// All conditions of the Service, as they are to be.
     pub fn conditions(&self, now: Timestamp) -> Vec<Condition> {
         let ours = state::conflict_condition(self.conflict, self.message.clone());
@@ -158,6 +204,8 @@ impl Due {
 
 #[cfg(test)]
 mod tests {
+    use ferrolb_runtime::watch::Unavailable;
+
     use super::*;
 
     fn ip(last: u8) -> IpAddr {
@@ -236,11 +284,35 @@ mod tests {
         conflicts.take(told("n2", &[(1, "y")]));
         conflicts.take(told("n1", &[]));
         assert_eq!(conflicts.due(&other, &[ip(1)]), None);
-        let gone = ObjectName::new("metallb-system", "speaker-n2");
-        assert_eq!(conflicts.take(Change::Deleted(gone)), [ip(1)].into());
+        // Its state goes with its pod, and the next one meets the host again.
+        let gone = || Change::Deleted(ObjectName::new("metallb-system", "speaker-n2"));
+        let start = Instant::now();
+        assert!(conflicts.take(gone()).is_empty() && conflicts.tick(start).is_empty());
+        assert_eq!(conflicts.due(&other, &[ip(1)]), None);
+        assert!(conflicts.take(told("n2", &[(1, "y")])).is_empty());
+        assert!(conflicts.tick(start + STANDS).is_empty());
+        // Nobody does.
+        assert!(conflicts.take(gone()).is_empty() && conflicts.tick(start).is_empty());
+        assert_eq!(conflicts.next_deadline(), Some(start + STANDS));
+        assert_eq!(conflicts.tick(start + STANDS), [ip(1)].into());
+        assert_eq!(conflicts.next_deadline(), None);
         let ended = conflicts.due(&other, &[ip(1)]).unwrap().conditions(at(3));
         assert_eq!((ended[1].status.as_str(), ended.len()), ("False", 2));
         assert_eq!(ended[1].last_transition_time, Time(at(3)));
         assert_eq!(conflicts.due(&ended, &[ip(1)]), None);
+    }
+
+    #[test]
+    fn reports_that_may_not_be_seen_any_more_say_nothing() {
+        let mut conflicts = Conflicts::default();
+        conflicts.take(told("n1", &[(1, "x")]));
+        conflicts.take(Change::Synced);
+        let written = conflicts.due(&[], &[ip(1)]).unwrap().conditions(at(1));
+        let forbidden = || Change::Unavailable(Unavailable::Forbidden);
+        assert_eq!(conflicts.take(forbidden()), [ip(1)].into());
+        assert_eq!(conflicts.with(ip(1)), None);
+        // What was written stays: nothing is known of it.
+        assert_eq!(conflicts.due(&written, &[ip(1)]), None);
+        assert!(conflicts.take(forbidden()).is_empty());
     }
 }

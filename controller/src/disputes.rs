@@ -53,11 +53,12 @@ impl Disputes {
         self.reassign = reassign;
     }
 
-    /// What speakers say of an address now: the host that has it, if any. `held`: a Service has the address.
-    pub fn report(&mut self, address: IpAddr, host: Option<&str>, held: bool) {
+    /// What speakers say of an address now: the host that has it, if any. `asked`: a speaker asks about the address and said
+    /// so, so that nobody has it if it names none.
+    pub fn report(&mut self, address: IpAddr, host: Option<&str>, asked: bool) {
         let Some(host) = host else {
             let ended = self.standing.remove(&address);
-            if let Some(ended) = ended.filter(|_| !held) {
+            if let Some(ended) = ended.filter(|_| !asked) {
                 let host = ended.host;
                 self.resting.insert(address, Rest { host, until: None });
             }

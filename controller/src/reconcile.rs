@@ -3,7 +3,11 @@
 //! It does no I/O itself: [`Reconciler::take`] turns an [`Input`] into [`Effect`]s, which
 //! [`act`](crate::act) carries out.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use ferrolb_config::{Config, Labels, ObjectName, Refused};
 use ferrolb_controller_core::{Core, Level, Plan, Request};
@@ -20,7 +24,7 @@ mod surroundings;
 
 use crate::{
     act::{Write, Written},
-    conflicts::{Conflicts, Strangers},
+    conflicts::{self, Conflicts, Strangers},
     disputes::Disputes,
     metrics::AllocatorMetrics,
     pool_status::{self, PoolStatuses},
@@ -32,6 +36,10 @@ use surroundings::Surroundings;
 /// waits for (right after the restart, when a held address is not the wanted one); more rounds than
 /// this wait for the writes that follow anyway.
 const ROUNDS: usize = 4;
+
+/// How long a watch may take to tell what a refused write did not know. Then the write is tried again: not every refusal
+/// means that the object has changed.
+const OVERDUE: Duration = Duration::from_secs(10);
 
 /// Everything that can happen to the controller.
 #[derive(Debug)]
@@ -84,6 +92,9 @@ struct Entry {
     /// The version our own last write made, until a watch has shown it or a newer one: what the watch
     /// still tells of older ones is stale.
     wrote: Option<u64>,
+    /// What our own last write said of conflicts, until a watch has shown it. An API server before 1.20 drops conditions of
+    /// Services without a word, and the same would be written for ever.
+    said: Option<(bool, String)>,
 }
 
 impl Entry {
@@ -118,6 +129,9 @@ pub struct Reconciler {
     offered: Option<Offer>,
     /// The objects that were told why the newest configuration was refused.
     refused: Vec<About>,
+    /// Services whose last write was refused because there is something newer, which no watch has told yet, and until when
+    /// that is waited for; none: not reckoned yet.
+    overtaken: BTreeMap<ObjectName, Option<Instant>>,
     /// Something was released: those who wait are decided again.
     revisit: bool,
     /// Writes started so far.
@@ -149,6 +163,7 @@ impl Reconciler {
             disputes: Disputes::default(),
             offered: None,
             refused: Vec::new(),
+            overtaken: BTreeMap::new(),
             revisit: false,
             writes: 0,
             effects: Vec::new(),
@@ -166,13 +181,31 @@ impl Reconciler {
     /// Does what the time brings; due at [`next_deadline`](Self::next_deadline), and after every input.
     pub fn tick(&mut self, now: Instant) -> Vec<Effect> {
         self.pass_time(now);
+        self.catch_up(now);
         self.settle();
         std::mem::take(&mut self.effects)
     }
 
     /// When [`tick`](Self::tick) is due; none if nothing is.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.disputes.next_deadline()
+        let deadlines = [
+            self.disputes.next_deadline(),
+            self.conflicts.next_deadline(),
+            self.overtaken.values().copied().flatten().min(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Decides Services of which no watch tells what their last write did not know.
+    fn catch_up(&mut self, now: Instant) {
+        let overdue = |until: &mut Option<Instant>| *until.get_or_insert(now + OVERDUE) <= now;
+        let overdue: Vec<_> = self
+            .overtaken
+            .extract_if(.., |_, until| overdue(until))
+            .collect();
+        for (name, _) in overdue {
+            self.decide(&name);
+        }
     }
 
     /// While something is released: decides those that may have waited for it, first who has no address.
@@ -201,6 +234,7 @@ impl Reconciler {
             Input::Service(Change::Applied(name, seen)) => self.service(name, seen),
             Input::Service(Change::Deleted(name)) => {
                 self.services.remove(&name);
+                self.overtaken.remove(&name);
                 let plan = self.core.decide(&name, None);
                 tracing::info!(event = "serviceDeleted", service = %name, "Service deleted");
                 self.revisit |= plan.revisit;
@@ -234,7 +268,11 @@ impl Reconciler {
                 return;
             }
             entry.wrote = None;
+            if conflicts::said(&seen.conditions).is_some() {
+                entry.said = None;
+            }
             entry.seen = seen;
+            self.overtaken.remove(&name);
         } else {
             let entry = Entry {
                 seen,
@@ -242,6 +280,7 @@ impl Reconciler {
                 changed: false,
                 failures: 0,
                 wrote: None,
+                said: None,
             };
             self.services.insert(name.clone(), entry);
         }
@@ -366,7 +405,7 @@ impl Reconciler {
         // Where the status stays as it is because nothing could be decided, so do the conditions.
         let settled = plan.ingress.is_some() || plan.pending.is_none();
         let due = self.conflicts.due(&entry.seen.conditions, &addresses);
-        let due = due.filter(|_| settled);
+        let due = due.filter(|due| settled && !due.repeats(entry.said.as_ref()));
         if plan.ingress.is_some() || due.is_some() {
             self.writes += 1;
             entry.writing = Some(self.writes);
@@ -436,6 +475,9 @@ impl Reconciler {
             } => {
                 entry.failures = 0;
                 tracing::info!(event = "serviceUpdated", service = %name, "status written");
+                if let Some(conditions) = &conditions {
+                    entry.said = conflicts::said(conditions);
+                }
                 // The watch will tell the same in a moment; until then we know it already. If it has
                 // told something newer than our write meanwhile, that stands.
                 let wrote = version.parse::<u64>().ok();
@@ -456,7 +498,9 @@ impl Reconciler {
             }
             Written::Conflict | Written::Gone if changed => self.decide(name),
             // The watch is about to tell what we do not know yet.
-            Written::Conflict | Written::Gone => {}
+            Written::Conflict | Written::Gone => {
+                self.overtaken.insert(name.clone(), None);
+            }
             Written::Failed => {
                 self.metrics.update_errors.inc();
                 entry.failures = entry.failures.saturating_add(1);

@@ -109,6 +109,7 @@ async fn follow_with<K, T, M>(
         list: 0,
         refusals: 0,
         refused: None,
+        expired: 0,
         pause: QUICKEST,
         had: false,
         otherwise,
@@ -160,6 +161,8 @@ struct Follower {
     refusals: u32,
     /// The refusal that was told.
     refused: Option<Unavailable>,
+    /// Watches in a row that ended as too old before they told anything.
+    expired: u32,
     pause: Duration,
     /// It was granted before: a refusal now comes from an API server that has just started, or from an operator who is
     /// still at work.
@@ -194,10 +197,12 @@ impl Follower {
             }
             Event::Apply(object) => {
                 self.recovered();
+                self.expired = 0;
                 self.applied(&object, translate).into_iter().collect()
             }
             Event::Delete(object) => {
                 self.recovered();
+                self.expired = 0;
                 let name = name_of(&object);
                 self.known.remove(&name);
                 vec![Change::Deleted(name)]
@@ -241,8 +246,8 @@ impl Follower {
         let refused = match status {
             Some(401 | 403) => Unavailable::Forbidden,
             Some(404) => Unavailable::Unknown,
-            // 410 is the ordinary end of an old watch: list again at once.
-            Some(410) => return (None, Duration::ZERO),
+            // The ordinary end of an old watch: list again at once.
+            Some(410) => return (None, self.expired()),
             _ => {
                 tracing::warn!(op = "watch", resource = self.what, error = %error,
                     retry_ms = u64::try_from(self.pause.as_millis()).unwrap_or(u64::MAX),
@@ -266,6 +271,17 @@ impl Follower {
         let told = (self.refusals >= enough && self.refused != Some(refused)).then_some(refused);
         self.refused = told.or(self.refused);
         (told, self.wait(REFUSED))
+    }
+
+    /// The pause before the list that follows on a watch the API server has no past for any more: none, but where one
+    /// list after the other is answered so, without anything told in between.
+    fn expired(&mut self) -> Duration {
+        let pause = match self.expired {
+            0 => Duration::ZERO,
+            times => SLOWEST.min(QUICKEST * 2_u32.saturating_pow(times.min(16))),
+        };
+        self.expired = self.expired.saturating_add(1);
+        pause
     }
 
     /// The pause to make now; the next one is twice as long.
@@ -313,6 +329,7 @@ mod tests {
             list: 0,
             refusals: 0,
             refused: None,
+            expired: 0,
             pause: QUICKEST,
             had: false,
             otherwise: true,
@@ -406,6 +423,28 @@ mod tests {
             ],
         );
         assert_eq!(again, [Change::Applied(name("a"), ()), Change::Synced]);
+    }
+
+    #[test]
+    fn a_watch_that_is_too_old_again_and_again_is_not_tried_without_a_pause() {
+        let mut follower = follower();
+        let expired = || {
+            let status = kube::core::Status {
+                code: 410,
+                ..kube::core::Status::default()
+            };
+            watcher::Error::WatchError(Box::new(status))
+        };
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            feed(&mut follower, vec![Event::Init, Event::InitDone]);
+            pauses.push(follower.failed(&expired()).1);
+        }
+        assert_eq!(pauses.first(), Some(&Duration::ZERO));
+        assert_eq!(pauses.get(1), Some(&(2 * QUICKEST)));
+        assert_eq!(pauses.last(), Some(&SLOWEST));
+        feed(&mut follower, vec![Event::Apply(object("a"))]);
+        assert_eq!(follower.failed(&expired()).1, Duration::ZERO);
     }
 
     fn refusal() -> watcher::Error {

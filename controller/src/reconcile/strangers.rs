@@ -23,20 +23,30 @@ impl Reconciler {
     /// A speaker says something else about who has which address.
     pub(super) fn strangers(&mut self, change: Change<Strangers>) {
         let seen = self.conflicts.enough_seen();
+        let told = matches!(change, Change::Applied(..));
         let changed = self.conflicts.take(change);
-        for address in &changed {
-            let held = !self.core.holders(*address).is_empty();
-            let host = self.conflicts.with(*address);
-            self.disputes.report(*address, host, held);
-        }
-        self.dispute(changed);
+        self.reported(changed, told);
         if !seen {
             self.try_configure();
         }
     }
 
-    /// Does what the time brings.
+    /// Something else is known of these addresses. `told`: a speaker said so, and did not just fall silent.
+    fn reported(&mut self, changed: BTreeSet<IpAddr>, told: bool) {
+        for address in &changed {
+            let asked = told && !self.core.holders(*address).is_empty();
+            let host = self.conflicts.with(*address);
+            self.disputes.report(*address, host, asked);
+        }
+        self.dispute(changed);
+    }
+
+    /// Does what the time brings to addresses that strangers have.
     pub(super) fn pass_time(&mut self, now: Instant) {
+        let silent = self.conflicts.tick(now);
+        if !silent.is_empty() {
+            self.reported(silent, false);
+        }
         if !self.core.configured() {
             return;
         }

@@ -231,6 +231,28 @@ fn a_conflict_is_decided_again_when_the_watch_tells_why() {
 }
 
 #[test]
+fn a_conflict_of_which_no_watch_tells_is_decided_again_in_the_end() {
+    let mut bench = Bench::started("10.0.0.0/24");
+    let service = bench.applied("a", &[], &[]);
+    let first = only(&bench.take(service));
+    let conflict = |write: &Write| Input::Written(write.name.clone(), write.id, Written::Conflict);
+    assert!(bench.take(conflict(&first)).is_empty());
+    let start = Instant::now();
+    assert!(bench.reconciler.tick(start).is_empty());
+    assert_eq!(bench.reconciler.next_deadline(), Some(start + OVERDUE));
+    let second = only(&bench.reconciler.tick(start + OVERDUE));
+    assert_eq!(second.ingress, first.ingress);
+    assert_eq!(bench.reconciler.next_deadline(), None);
+    // Nothing is waited for any more once the watch has told.
+    assert!(bench.take(conflict(&second)).is_empty());
+    let newer = bench.applied("a", &[], &[]);
+    let third = only(&bench.take(newer));
+    bench.reconciler.tick(start + OVERDUE);
+    assert_eq!(bench.reconciler.next_deadline(), None);
+    assert!(bench.done(&third).is_empty());
+}
+
+#[test]
 fn a_failed_write_is_tried_again_with_the_same_address() {
     let mut bench = Bench::started("10.0.0.0/24");
     let service = bench.applied("a", &[], &[]);
@@ -366,4 +388,35 @@ fn a_foreign_holder_is_a_condition_of_the_service_until_it_is_gone() {
     let due = ended.due.clone().expect("its end");
     assert_eq!(due.conditions(Timestamp::UNIX_EPOCH)[0].status, "False");
     assert!(bench.done(&ended).is_empty());
+}
+
+/// API servers before 1.20 drop conditions of Services without a word.
+#[test]
+fn a_condition_that_does_not_stay_is_written_once() {
+    let mut bench = Bench::started("10.0.0.1/32");
+    let service = bench.applied("a", &[], &[]);
+    let given = only(&bench.take(service));
+    bench.done(&given);
+    let told = |mac: &str| {
+        let strangers = [(ip("10.0.0.1"), mac.to_owned())];
+        let speaker = ObjectName::new("metallb-system", "speaker-n1");
+        Input::Strangers(Change::Applied(speaker, strangers.into()))
+    };
+    let conflict = only(&bench.take(told("02:00:00:00:00:09")));
+    // A write that changed nothing has the version of before.
+    let unchanged = Written::Done {
+        version: bench.version.to_string(),
+        ingress: conflict.ingress.clone(),
+        noted_pool: conflict.noted_pool.clone(),
+        conditions: conflict
+            .due
+            .as_ref()
+            .map(|due| due.conditions(Timestamp::UNIX_EPOCH)),
+    };
+    let written = Input::Written(conflict.name.clone(), conflict.id, unchanged);
+    assert!(bench.take(written).is_empty());
+    let service = bench.applied("a", &["10.0.0.1"], &[]);
+    assert!(bench.take(service).is_empty());
+    // Something else is said.
+    only(&bench.take(told("02:00:00:00:00:0a")));
 }

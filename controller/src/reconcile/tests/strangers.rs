@@ -162,3 +162,26 @@ fn what_was_reported_to_the_process_before_counts_from_the_start() {
     let moved = bench.reconciler.tick(Instant::now());
     assert_eq!(only(&moved).ingress, [ip("10.0.0.3")]);
 }
+
+#[test]
+fn a_speaker_that_falls_silent_ends_no_conflict_but_lets_the_address_rest() {
+    let mut bench = reassigning("10.0.0.1-10.0.0.2");
+    let start = Instant::now();
+    given(&mut bench, "a", &["10.0.0.1"]);
+    let said = bench.take(met(Some("10.0.0.1")));
+    assert!(finish(&mut bench, &said).is_empty());
+    // Its pod is replaced: its state goes with it.
+    let speaker = ObjectName::new("metallb-system", "speaker-n1");
+    assert!(
+        bench
+            .take(Input::Strangers(Change::Deleted(speaker)))
+            .is_empty()
+    );
+    assert!(bench.reconciler.tick(start).is_empty());
+    let due = bench.reconciler.next_deadline().expect("an end");
+    let ended = bench.reconciler.tick(due);
+    let ended = only(&ended).due.expect("an end");
+    assert_eq!(ended.conditions(Timestamp::UNIX_EPOCH)[0].status, "False");
+    bench.take(Input::Service(Change::Deleted(name("a"))));
+    assert_eq!(given(&mut bench, "b", &[]), [ip("10.0.0.2")]);
+}
