@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # The tools of the user stay in reach of root: sudo alone would reset PATH.
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo --preserve-env=HOME,CARGO_HOME,RUSTUP_HOME,GOPATH,GOPROXY,GOFLAGS,XDG_CACHE_HOME,CI,KEEP env "PATH=$$PATH"')
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo --preserve-env=HOME,CARGO_HOME,RUSTUP_HOME,GOPATH,GOPROXY,GOFLAGS,XDG_CACHE_HOME,CI,KEEP,PROFILE env "PATH=$$PATH"')
 KEEP ?=
 
 # Debian packages: a container runtime, the pods' network plugins, and what the lab and its tests call.
@@ -96,15 +96,17 @@ sbom: ## What the program in the images is made of, as CycloneDX: target/images/
 	@git ls-files --others --exclude-standard '*.cdx.json' | xargs rm -f
 	@echo "==> target/images/ferrolb.cdx.json: $$(grep -c '"purl"' target/images/ferrolb.cdx.json) crates"
 
+# Benches measure what images are made of, quick ones what tests run, which is built in a fraction of the time.
+PROFILE := $(or $(PROFILE),$(if $(filter 1,$(QUICK)),release,dist))
 # What was given on the command line; the later of two settings of a variable counts.
-FAILOVER := $(if $(filter 1,$(QUICK)),NODES=3 ROUNDS=12 MOVES=7) $(foreach v,NODES ROUNDS MOVES SEED ON LAB KEEP MINUTES MILLICPU,$(if $($(v)),$(v)=$($(v))))
+FAILOVER := PROFILE=$(PROFILE) $(if $(filter 1,$(QUICK)),NODES=3 ROUNDS=12 MOVES=7) $(foreach v,NODES ROUNDS MOVES SEED ON LAB KEEP MINUTES MILLICPU,$(if $($(v)),$(v)=$($(v))))
 .PHONY: bench-failover soak-failover
 bench-failover: setup ## How long clients are cut off when nodes are lost, beside MetalLB (QUICK=1, NODES=, ROUNDS=, ON=: docs/failover-bench.md)
 	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) env $(FAILOVER) target/debug/bench_failover run
 soak-failover: setup ## Changes of owner without cause under full load (MINUTES=30, ON=)
 	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) env $(FAILOVER) target/debug/bench_failover soak
 
-BENCH := $(foreach v,QUICK SERVICES NODES ON LAB KEEP,$(if $($(v)),$(v)=$($(v))))
+BENCH := PROFILE=$(PROFILE) $(foreach v,QUICK SERVICES NODES ON LAB KEEP,$(if $($(v)),$(v)=$($(v))))
 .PHONY: bench-answers bench-instructions
 bench-answers: setup ## How fast questions are answered, beside the kernel's own answers (QUICK=1: docs/performance.md)
 	cargo build --locked -p ferrolb-e2e --bin bench_answers && $(SUDO) env QUICK=$(QUICK) target/debug/bench_answers

@@ -1,11 +1,17 @@
 //! The name of a namespaced Kubernetes object.
 
-use std::fmt;
+use std::{fmt, ops::Deref, sync::Arc};
 
 /// `metadata.namespace` and `metadata.name` of a Kubernetes object. Displayed as `namespace/name`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName {
-    /// `metadata.namespace`.
+///
+/// One name is the key of a dozen maps in each daemon, so copies of it share their text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(Arc<Parts>);
+
+/// What an [`ObjectName`] consists of.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Parts {
+    /// `metadata.namespace`; empty for what belongs to the whole cluster.
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
@@ -14,10 +20,25 @@ pub struct ObjectName {
 impl ObjectName {
     /// The object `name` in `namespace`.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
+        let parts = Parts {
             namespace: namespace.into(),
             name: name.into(),
-        }
+        };
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for ObjectName {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -106,10 +106,7 @@ fn allocate(
     ready: &Ready,
     events: Events,
 ) -> anyhow::Result<()> {
-    let config = ObjectName {
-        namespace,
-        name: args.shared.config_name().to_owned(),
-    };
+    let config = ObjectName::new(namespace, args.shared.config_name());
     let client_metrics = ClientMetrics::new(registry)?;
     let allocator_metrics = AllocatorMetrics::new(registry)?;
     let synced = ready.wait_for("services");

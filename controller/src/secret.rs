@@ -108,8 +108,8 @@ impl MemberList {
 
     /// Whether the Secret had to be made; `nth` counts from 1.
     async fn attempt(&self, client: &Client, nth: u32) -> Result<bool, Failure> {
-        let ObjectName { namespace, name } = &self.secret;
-        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let name = &self.secret.name;
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &self.secret.namespace);
         // As MetalLB does: its role may list this one and not get it.
         let only = ListParams::default().fields(&format!("metadata.name={name}"));
         let there = secrets.list_metadata(&only).await.map_err(Failure::List)?;

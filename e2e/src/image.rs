@@ -35,6 +35,8 @@ pub struct Image {
     pub entrypoint: Vec<String>,
     /// Numeric user (`USER`); `None` is root.
     pub user: Option<u32>,
+    /// Variables of the program, as `NAME=value` (`ENV`).
+    pub environment: Vec<String>,
 }
 
 impl Image {
@@ -50,6 +52,7 @@ impl Image {
             links: Vec::new(),
             entrypoint: vec![path.to_owned()],
             user: None,
+            environment: vec!["PATH=/".to_owned()],
         }
     }
 
@@ -74,6 +77,15 @@ impl Image {
         self
     }
 
+    /// The same image with these variables for its program.
+    #[must_use]
+    pub fn environment(mut self, variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter();
+        self.environment
+            .extend(variables.map(|(name, value)| format!("{name}={value}")));
+        self
+    }
+
     /// The same image with these arguments after the program.
     #[must_use]
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
@@ -89,7 +101,7 @@ impl Image {
         let layer_digest = hex(&layer);
         let mut config = json!({
             "Entrypoint": self.entrypoint,
-            "Env": ["PATH=/"],
+            "Env": self.environment,
         });
         if let (Some(user), Some(config)) = (self.user, config.as_object_mut()) {
             config.insert("User".to_owned(), json!(user.to_string()));

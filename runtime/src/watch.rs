@@ -217,6 +217,11 @@ impl Follower {
         translate: &impl Fn(K) -> T,
     ) -> Option<Change<T>> {
         let name = name_of(object);
+        let name = match self.known.get_key_value(&name) {
+            // The copy that is kept in many places, for this one not to be another.
+            Some((known, _)) => known.clone(),
+            None => name,
+        };
         self.known.insert(name.clone(), self.list);
         match object.read() {
             Ok(read) => Some(Change::Applied(name, translate(read))),
@@ -295,10 +300,10 @@ impl Follower {
 /// `namespace/name` of any object; the namespace of a cluster-wide one is empty.
 pub fn name_of(object: &impl Resource) -> ObjectName {
     let meta = object.meta();
-    ObjectName {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-    }
+    ObjectName::new(
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
 }
 
 #[cfg(test)]
@@ -338,10 +343,7 @@ mod tests {
     }
 
     fn name(name: &str) -> ObjectName {
-        ObjectName {
-            namespace: "ns".to_owned(),
-            name: name.to_owned(),
-        }
+        ObjectName::new("ns", name)
     }
 
     fn feed(follower: &mut Follower, events: Vec<Event<Object>>) -> Vec<Change<()>> {

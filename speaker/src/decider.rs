@@ -129,7 +129,7 @@ impl Decider {
             }
             Input::Endpoints(change) => self.listed(Kind::Endpoints, "endpoints", &change),
             Input::Node(Change::Applied(name, facts)) => {
-                self.view.apply_node(name.name, facts.node)
+                self.view.apply_node(name.name.clone(), facts.node)
             }
             Input::Node(Change::Deleted(name)) => self.view.delete_node(&name.name),
             Input::Node(change) => self.listed(Kind::Nodes, "nodes", &change),

@@ -102,8 +102,8 @@ impl Reconciler {
 
     pub(super) fn namespace(&mut self, change: Change<Labels>) {
         let (name, labels) = match change {
-            Change::Applied(name, labels) => (name.name, Some(labels)),
-            Change::Deleted(name) => (name.name, None),
+            Change::Applied(name, labels) => (name.name.clone(), Some(labels)),
+            Change::Deleted(name) => (name.name.clone(), None),
             Change::Synced => {
                 self.around.namespaces_seen = true;
                 self.around.namespaces_hidden = false;

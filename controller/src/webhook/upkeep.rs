@@ -140,7 +140,7 @@ impl Callers {
     pub fn take(&mut self, change: Change<Registration>) {
         match change {
             Change::Applied(name, registration) if registration.calls_us() => {
-                self.there.insert(name.name, registration);
+                self.there.insert(name.name.clone(), registration);
             }
             Change::Applied(name, _) | Change::Deleted(name) => {
                 self.there.remove(&name.name);

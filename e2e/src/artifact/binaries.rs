@@ -16,23 +16,25 @@ pub fn target_directory() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
 }
 
-/// Builds the chosen packages as static release binaries and returns each executable by its name.
-/// `what` is named in the progress lines; `choice` are cargo's own arguments, as `-p NAME`.
-pub fn build(steps: &Steps, what: &str, choice: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+/// Builds a package as static binaries by a profile of the workspace and returns each executable by its name.
+/// `what` is named in the progress lines.
+///
+/// # Errors
+/// Cargo fails.
+pub fn build(
+    steps: &Steps,
+    what: &str,
+    package: &str,
+    profile: &str,
+) -> Result<BTreeMap<String, PathBuf>> {
     let target = host_target()?;
     // The target is named although it is the host's: otherwise cargo would apply the flags to build
     // scripts and procedural macros too, which cannot be static.
     let output = steps.run(
         &format!("building {what}"),
         cargo()
-            .args([
-                "build",
-                "--release",
-                "--message-format",
-                "json-render-diagnostics",
-            ])
-            .args(["--target", &target])
-            .args(choice)
+            .args(["build", "--message-format", "json-render-diagnostics"])
+            .args(["--target", &target, "-p", package, "--profile", profile])
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
             // Would take precedence when this process was itself started by cargo with flags.
             .env_remove("CARGO_ENCODED_RUSTFLAGS"),

@@ -1,6 +1,7 @@
 //! FerroLB's own images, laid out as the Dockerfile does: one program under the names it is chosen by, and three images
 //! of it that differ in what is started, and by whom.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -13,6 +14,11 @@ use crate::steps::Steps;
 const PACKAGE: &str = "ferrolb-image";
 /// What the program is called in its layer, and started as in the image for both daemons.
 const PROGRAM: &str = "/ferrolb";
+/// What the C library's allocator is told (docs/images.md).
+const ENVIRONMENT: &[(&str, &str)] = &[(
+    "GLIBC_TUNABLES",
+    "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=131072",
+)];
 /// The daemons, each a further name of the program.
 const DAEMONS: [&str; 2] = ["controller", "speaker"];
 
@@ -29,12 +35,14 @@ pub fn ferrolb_images(steps: &Steps) -> Result<Vec<PathBuf>> {
     pack(&images(&ferrolb_program(steps)?))
 }
 
-/// Builds the one program of the images and returns it: called `ferrolb`, it is the operator's tool as well.
+/// Builds the one program of the images and returns it: called `ferrolb`, it is the operator's tool as well. `PROFILE` in the
+/// environment is cargo's profile: `release`, or `dist` as the Dockerfile does.
 ///
 /// # Errors
 /// Cargo fails.
 pub fn ferrolb_program(steps: &Steps) -> Result<PathBuf> {
-    let mut built = binaries::build(steps, "FerroLB", &["-p", PACKAGE])?;
+    let profile = env::var("PROFILE").unwrap_or_else(|_| "release".to_owned());
+    let mut built = binaries::build(steps, "FerroLB", PACKAGE, &profile)?;
     built
         .remove(PACKAGE)
         .with_context(|| format!("cargo built no {PACKAGE}"))
@@ -44,6 +52,7 @@ pub fn ferrolb_program(steps: &Steps) -> Result<PathBuf> {
 fn images(program: &Path) -> [Image; 3] {
     let all = |name: &str| {
         let image = Image::of_program(&ferrolb_image(name), PROGRAM, program);
+        let image = image.environment(ENVIRONMENT);
         DAEMONS
             .iter()
             .fold(image, |image, daemon| {
@@ -99,6 +108,9 @@ mod tests {
             let stage = &stages[name.split_once(':').unwrap().0];
             let entrypoint = serde_json::to_string(&image.entrypoint).unwrap();
             assert_eq!(stage["ENTRYPOINT"], [entrypoint], "{name}");
+            let variables = ENVIRONMENT.iter();
+            let variables: Vec<_> = variables.map(|(k, v)| format!("{k}={v}")).collect();
+            assert_eq!(stage["ENV"], variables, "{name}");
             let user = stage.get("USER").map(|lines| lines.join(" "));
             let expected = image.user.map(|user| format!("{user}:{user}"));
             assert_eq!(user, expected, "{name}");
@@ -115,7 +127,8 @@ mod tests {
     fn the_dockerfile_builds_what_is_built_here() {
         let stages = stages();
         let run = stages["build"]["RUN"].join(" ");
-        assert!(run.contains(&format!("-p {PACKAGE} ")), "{run}");
+        let built = format!("--profile dist --target \"$triple\" -p {PACKAGE} ");
+        assert!(run.contains(&built), "{run}");
         for (path, target) in &images(Path::new("/dev/null"))[0].links {
             assert!(
                 run.contains(&format!("ln -s {target} /out{path}")),

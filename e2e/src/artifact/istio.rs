@@ -348,7 +348,7 @@ fn libraries(listed: &str) -> Vec<String> {
 /// # Errors
 /// Cargo cannot build them.
 pub fn application_images(steps: &Steps) -> Result<Vec<PathBuf>> {
-    let built = binaries::build(steps, "the applications", &["-p", "ferrolb-workload"])?;
+    let built = binaries::build(steps, "the applications", "ferrolb-workload", "release")?;
     let program = built.get("workload").context("cargo built no workload")?;
     let image = |name, role| {
         Image::of_program(name, "/workload", program)

@@ -29,7 +29,7 @@ const NOBODY: u32 = 65534;
 
 /// Builds and packs the images every lab needs: [`PAUSE_IMAGE`] and [`ECHO_IMAGE`].
 pub fn workload_images(steps: &Steps) -> Result<Vec<PathBuf>> {
-    let built = binaries::build(steps, "the workload", &["-p", "ferrolb-workload"])?;
+    let built = binaries::build(steps, "the workload", "ferrolb-workload", "release")?;
     let program = built.get("workload").context("cargo built no workload")?;
     pack(&[
         Image::of_program(PAUSE_IMAGE, "/workload", program)

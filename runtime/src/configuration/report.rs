@@ -63,8 +63,8 @@ impl Objects {
             configmap: About {
                 api_version: "v1",
                 kind: "ConfigMap",
-                namespace: configmap.namespace,
-                name: configmap.name,
+                namespace: configmap.namespace.clone(),
+                name: configmap.name.clone(),
                 uid: None,
             },
             resources: BTreeMap::new(),

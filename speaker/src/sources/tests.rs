@@ -39,7 +39,7 @@ async fn next(inputs: &mut Receiver<Input>) -> Option<Input> {
 /// The next input about endpoints, as a word.
 async fn endpoint_word(inputs: &mut Receiver<Input>) -> String {
     match next(inputs).await {
-        Some(Input::Endpoints(Change::Applied(name, _))) => name.name,
+        Some(Input::Endpoints(Change::Applied(name, _))) => name.name.clone(),
         Some(Input::Endpoints(change)) => format!("{change:?}"),
         other => format!("{other:?}"),
     }

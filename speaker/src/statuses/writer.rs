@@ -168,7 +168,7 @@ impl Worker {
         // A watch that goes on where it was refused tells no list.
         self.available = self.listed && !matches!(change, Change::Unavailable(_));
         match change {
-            Change::Applied(name, Some(shown)) => self.book.see(name.name, shown, now),
+            Change::Applied(name, Some(shown)) => self.book.see(name.name.clone(), shown, now),
             Change::Applied(name, None) | Change::Deleted(name) => {
                 self.book.lose(&name.name, now);
             }

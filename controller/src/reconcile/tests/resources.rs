@@ -147,7 +147,7 @@ fn without_any_pool_the_status_is_emptied() {
     let cleared = writes(&bench.take(offer(Vec::new())));
     let cleared: Vec<_> = cleared
         .into_iter()
-        .map(|write| (write.name.name, write.ingress, write.noted_pool))
+        .map(|write| (write.name.name.clone(), write.ingress, write.noted_pool))
         .collect();
     assert_eq!(cleared, [("b".to_owned(), Vec::new(), None)]);
 }
