@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # The tools of the user stay in reach of root: sudo alone would reset PATH.
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo --preserve-env=HOME,CARGO_HOME,RUSTUP_HOME,GOPATH,GOPROXY,GOFLAGS,XDG_CACHE_HOME,CI,KEEP,PROFILE env "PATH=$$PATH"')
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo --preserve-env=HOME,CARGO_HOME,RUSTUP_HOME,GOPATH,GOPROXY,GOFLAGS,XDG_CACHE_HOME,CI,KEEP,FERROLB_PROFILE env "PATH=$$PATH"')
 KEEP ?=
 
 # Debian packages: a container runtime, the pods' network plugins, and what the lab and its tests call.
@@ -62,7 +62,13 @@ unit: ## Unit and property tests, those on the wire included
 e2e: setup ## End-to-end tests on a real cluster in network namespaces
 	@echo "==> end-to-end tests"
 	cargo build --locked -p ferrolb-e2e --bins
-	$(SUDO) cargo test --locked -p ferrolb-e2e --test chart --test cluster
+	cargo test --locked -p ferrolb-e2e --test chart --test cluster --no-run
+	$(SUDO) cargo test --locked -p ferrolb-e2e --test chart
+	@mkdir -p target; echo "==> on two clusters side by side: half of them here, the other half to target/e2e-2.log, shown when it is done"
+	@env --default-signal=INT,QUIT $(SUDO) env HALF=2 LAB=e2eb cargo test --locked -p ferrolb-e2e --test cluster >target/e2e-2.log 2>&1 & other=$$!; \
+	here=0; $(SUDO) env HALF=1 cargo test --locked -p ferrolb-e2e --test cluster || here=$$?; \
+	there=0; wait $$other || there=$$?; echo "==> the other half"; cat target/e2e-2.log; \
+	[ $$here = 0 ] && [ $$there = 0 ] || { echo "==> the first half ended with $$here, the other with $$there"; exit 1; }
 
 .PHONY: e2e-istio
 e2e-istio: setup ## The same with Istio in front of applications (compiles Istio once)
@@ -96,17 +102,17 @@ sbom: ## What the program in the images is made of, as CycloneDX: target/images/
 	@git ls-files --others --exclude-standard '*.cdx.json' | xargs rm -f
 	@echo "==> target/images/ferrolb.cdx.json: $$(grep -c '"purl"' target/images/ferrolb.cdx.json) crates"
 
-# Benches measure what images are made of, quick ones what tests run, which is built in a fraction of the time.
-PROFILE := $(or $(PROFILE),$(if $(filter 1,$(QUICK)),release,dist))
+# Benches on the lab measure what images are made of, quick ones what tests run, which is built in a fraction of the time.
+MEASURED := FERROLB_PROFILE=$(or $(FERROLB_PROFILE),$(if $(filter 1,$(QUICK)),release,dist))
 # What was given on the command line; the later of two settings of a variable counts.
-FAILOVER := PROFILE=$(PROFILE) $(if $(filter 1,$(QUICK)),NODES=3 ROUNDS=12 MOVES=7) $(foreach v,NODES ROUNDS MOVES SEED ON LAB KEEP MINUTES MILLICPU,$(if $($(v)),$(v)=$($(v))))
+FAILOVER := $(MEASURED) $(if $(filter 1,$(QUICK)),NODES=3 ROUNDS=12 MOVES=7) $(foreach v,NODES ROUNDS MOVES SEED ON LAB KEEP MINUTES MILLICPU,$(if $($(v)),$(v)=$($(v))))
 .PHONY: bench-failover soak-failover
 bench-failover: setup ## How long clients are cut off when nodes are lost, beside MetalLB (QUICK=1, NODES=, ROUNDS=, ON=: docs/failover-bench.md)
 	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) env $(FAILOVER) target/debug/bench_failover run
 soak-failover: setup ## Changes of owner without cause under full load (MINUTES=30, ON=)
 	cargo build --locked -p ferrolb-e2e --bins && $(SUDO) env $(FAILOVER) target/debug/bench_failover soak
 
-BENCH := PROFILE=$(PROFILE) $(foreach v,QUICK SERVICES NODES ON LAB KEEP,$(if $($(v)),$(v)=$($(v))))
+BENCH := $(MEASURED) $(foreach v,QUICK SERVICES NODES ON LAB KEEP,$(if $($(v)),$(v)=$($(v))))
 .PHONY: bench-answers bench-instructions
 bench-answers: setup ## How fast questions are answered, beside the kernel's own answers (QUICK=1: docs/performance.md)
 	cargo build --locked -p ferrolb-e2e --bin bench_answers && $(SUDO) env QUICK=$(QUICK) target/debug/bench_answers

@@ -37,8 +37,8 @@ pub fn strangers(state: &DynamicObject) -> Strangers {
 #[derive(Debug, Default)]
 pub struct Conflicts {
     by_speaker: BTreeMap<ObjectName, Strangers>,
-    /// Speakers of these whose state is gone, and until when what it said stands; none: not reckoned yet.
-    gone: BTreeMap<ObjectName, Option<Instant>>,
+    /// What states said that are gone, and until when that stands; none: not reckoned yet.
+    gone: BTreeMap<ObjectName, (Strangers, Option<Instant>)>,
     /// All that was said before is known.
     known: bool,
     /// It may not be seen, which was said.
@@ -70,24 +70,38 @@ impl Conflicts {
         !self.needed || self.known || self.hidden
     }
 
+    /// Whether all that speakers say is known.
+    pub fn known(&self) -> bool {
+        self.known
+    }
+
     /// Takes over what was seen; the addresses about which something else is said now.
     pub fn take(&mut self, change: Change<Strangers>) -> BTreeSet<IpAddr> {
-        let (before, after) = match change {
+        match change {
             Change::Applied(name, now) => {
-                self.gone.remove(&name);
-                let before = self.by_speaker.insert(name, now.clone());
-                (before.unwrap_or_default(), now)
+                let said = self.by_speaker.get(&name).into_iter();
+                let about = said.flat_map(Strangers::keys).chain(now.keys());
+                let before = self.all_with(about.copied().collect());
+                self.by_speaker.insert(name, now);
+                let changed = before.into_iter();
+                let changed =
+                    changed.filter(|(address, before)| self.with(*address) != before.as_deref());
+                changed.map(|(address, _)| address).collect()
             }
             Change::Deleted(name) => {
-                if self.by_speaker.contains_key(&name) {
-                    self.gone.insert(name, None);
+                let said = self.by_speaker.remove(&name);
+                if let Some(said) = said.filter(|said| !said.is_empty()) {
+                    self.gone.insert(name, (said, None));
                 }
-                return BTreeSet::new();
+                BTreeSet::new()
             }
             Change::Synced => {
-                self.known = true;
                 self.hidden = false;
-                return BTreeSet::new();
+                if std::mem::replace(&mut self.known, true) {
+                    return BTreeSet::new();
+                }
+                let all = self.by_speaker.values().flat_map(Strangers::keys);
+                all.copied().collect()
             }
             Change::Unavailable(why) => {
                 if std::mem::replace(&mut self.hidden, true) {
@@ -105,35 +119,37 @@ impl Conflicts {
                         "Services get no condition ferrolb.io/AddressConflict: the speakers' reports cannot be seen. Their \
                          events and metrics tell of conflicts all the same");
                 }
-                return before
-                    .into_values()
-                    .flat_map(Strangers::into_keys)
-                    .collect();
+                let before = before.into_values().flat_map(Strangers::into_keys);
+                before.collect()
             }
-        };
-        let each = before.keys().chain(after.keys());
-        let changed = each.filter(|address| before.get(*address) != after.get(*address));
-        changed.copied().collect()
+        }
+    }
+
+    fn all_with(&self, addresses: BTreeSet<IpAddr>) -> Vec<(IpAddr, Option<String>)> {
+        let each = addresses.into_iter();
+        each.map(|address| (address, self.with(address).map(str::to_owned)))
+            .collect()
     }
 
     /// When [`tick`](Self::tick) is due; none if only news change anything.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.gone.values().copied().flatten().min()
+        self.gone.values().filter_map(|(_, until)| *until).min()
     }
 
     /// What the time changes: the addresses about which nothing is said any more.
     pub fn tick(&mut self, now: Instant) -> BTreeSet<IpAddr> {
         let over = |until: &mut Option<Instant>| *until.get_or_insert(now + STANDS) <= now;
-        let over: Vec<_> = self.gone.extract_if(.., |_, until| over(until)).collect();
-        over.into_iter()
-            .filter_map(|(name, _)| self.by_speaker.remove(&name))
-            .flat_map(Strangers::into_keys)
-            .collect()
+        let over = self.gone.extract_if(.., |_, (_, until)| over(until));
+        let said: Vec<_> = over.flat_map(|(_, (said, _))| said).collect();
+        let silent = said.into_iter();
+        let silent = silent.filter(|(address, mac)| self.with(*address) != Some(mac));
+        silent.map(|(address, _)| address).collect()
     }
 
     /// The host that has the address.
     pub fn with(&self, address: IpAddr) -> Option<&str> {
-        let mut all = self.by_speaker.values();
+        let gone = self.gone.values().map(|(said, _)| said);
+        let mut all = self.by_speaker.values().chain(gone);
         all.find_map(|strangers| strangers.get(&address).map(String::as_str))
     }
 
@@ -284,11 +300,12 @@ mod tests {
         conflicts.take(told("n2", &[(1, "y")]));
         conflicts.take(told("n1", &[]));
         assert_eq!(conflicts.due(&other, &[ip(1)]), None);
-        // Its state goes with its pod, and the next one meets the host again.
+        // Its state goes with its pod, and the next one says nothing at first and meets the host again.
         let gone = || Change::Deleted(ObjectName::new("metallb-system", "speaker-n2"));
         let start = Instant::now();
         assert!(conflicts.take(gone()).is_empty() && conflicts.tick(start).is_empty());
         assert_eq!(conflicts.due(&other, &[ip(1)]), None);
+        assert!(conflicts.take(told("n2", &[])).is_empty());
         assert!(conflicts.take(told("n2", &[(1, "y")])).is_empty());
         assert!(conflicts.tick(start + STANDS).is_empty());
         // Nobody does.
@@ -314,5 +331,9 @@ mod tests {
         // What was written stays: nothing is known of it.
         assert_eq!(conflicts.due(&written, &[ip(1)]), None);
         assert!(conflicts.take(forbidden()).is_empty());
+        // They may be seen again: what is found is told anew.
+        conflicts.take(told("n1", &[(2, "x")]));
+        assert_eq!(conflicts.take(Change::Synced), [ip(2)].into());
+        assert!(conflicts.due(&written, &[ip(1)]).is_some());
     }
 }

@@ -268,7 +268,7 @@ impl Reconciler {
                 return;
             }
             entry.wrote = None;
-            if conflicts::said(&seen.conditions).is_some() {
+            if conflicts::said(&seen.conditions).is_some() || seen.uid != entry.seen.uid {
                 entry.said = None;
             }
             entry.seen = seen;
@@ -475,13 +475,18 @@ impl Reconciler {
             } => {
                 entry.failures = 0;
                 tracing::info!(event = "serviceUpdated", service = %name, "status written");
-                if let Some(conditions) = &conditions {
-                    entry.said = conflicts::said(conditions);
-                }
                 // The watch will tell the same in a moment; until then we know it already. If it has
                 // told something newer than our write meanwhile, that stands.
                 let wrote = version.parse::<u64>().ok();
-                if entry.seen.version.parse::<u64>().ok() < wrote {
+                let shown = entry.seen.version.parse::<u64>().ok();
+                let said = conditions.as_deref().and_then(conflicts::said);
+                if said.is_some()
+                    && shown <= wrote
+                    && conflicts::said(&entry.seen.conditions) != said
+                {
+                    entry.said = said;
+                }
+                if shown < wrote {
                     entry.wrote = wrote;
                     entry.seen.version = version;
                     if let Some(conditions) = conditions {

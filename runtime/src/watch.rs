@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ferrolb_config::ObjectName;
@@ -27,6 +27,8 @@ const QUICKEST: Duration = Duration::from_millis(100);
 const SLOWEST: Duration = Duration::from_secs(5);
 /// The longest pause after refusals by RBAC or for want of the resource: only an operator changes that.
 const REFUSED: Duration = Duration::from_secs(30);
+/// Watches that end as too old follow on each other if they end within this.
+const STREAK: Duration = Duration::from_mins(1);
 /// Refusals by RBAC in a row that make a refusal: an API server that has just started refuses everything
 /// until it has read its roles. With the pauses doubled, 3.1 s.
 const REFUSALS: u32 = 6;
@@ -109,13 +111,13 @@ async fn follow_with<K, T, M>(
         list: 0,
         refusals: 0,
         refused: None,
-        expired: 0,
+        expired: None,
         pause: QUICKEST,
         had: false,
         otherwise,
         granted: &GRANTED,
     };
-    let mut stream = events(api, filter);
+    let mut stream = events(api.clone(), filter.clone());
     while let Some(event) = stream.next().await {
         let pause = match event {
             Ok(event) => {
@@ -127,11 +129,13 @@ async fn follow_with<K, T, M>(
                 continue;
             }
             Err(error) => {
-                let (told, pause) = follower.failed(&error);
-                if let Some(told) = told
-                    && sink.send(wrap(Change::Unavailable(told))).await.is_err()
-                {
-                    return;
+                let (told, pause) = follower.failed(&error, Instant::now());
+                if let Some(told) = told {
+                    if sink.send(wrap(Change::Unavailable(told))).await.is_err() {
+                        return;
+                    }
+                    // Who was told that nothing is known is to be told everything: a watch would go on where it was.
+                    stream = events(api.clone(), filter.clone());
                 }
                 pause
             }
@@ -161,8 +165,8 @@ struct Follower {
     refusals: u32,
     /// The refusal that was told.
     refused: Option<Unavailable>,
-    /// Watches in a row that ended as too old before they told anything.
-    expired: u32,
+    /// When a watch last ended as too old, and how many did so one after the other.
+    expired: Option<(Instant, u32)>,
     pause: Duration,
     /// It was granted before: a refusal now comes from an API server that has just started, or from an operator who is
     /// still at work.
@@ -197,12 +201,10 @@ impl Follower {
             }
             Event::Apply(object) => {
                 self.recovered();
-                self.expired = 0;
                 self.applied(&object, translate).into_iter().collect()
             }
             Event::Delete(object) => {
                 self.recovered();
-                self.expired = 0;
                 let name = name_of(&object);
                 self.known.remove(&name);
                 vec![Change::Deleted(name)]
@@ -240,7 +242,7 @@ impl Follower {
     }
 
     /// What to tell of a failure, and how long to wait before asking again.
-    fn failed(&mut self, error: &watcher::Error) -> (Option<Unavailable>, Duration) {
+    fn failed(&mut self, error: &watcher::Error, now: Instant) -> (Option<Unavailable>, Duration) {
         let status = match error {
             watcher::Error::InitialListFailed(kube::Error::Api(status))
             | watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -252,7 +254,7 @@ impl Follower {
             Some(401 | 403) => Unavailable::Forbidden,
             Some(404) => Unavailable::Unknown,
             // The ordinary end of an old watch: list again at once.
-            Some(410) => return (None, self.expired()),
+            Some(410) => return (None, self.expired(now)),
             _ => {
                 tracing::warn!(op = "watch", resource = self.what, error = %error,
                     retry_ms = u64::try_from(self.pause.as_millis()).unwrap_or(u64::MAX),
@@ -279,14 +281,15 @@ impl Follower {
     }
 
     /// The pause before the list that follows on a watch the API server has no past for any more: none, but where one
-    /// list after the other is answered so, without anything told in between.
-    fn expired(&mut self) -> Duration {
-        let pause = match self.expired {
+    /// follows on the other.
+    fn expired(&mut self, now: Instant) -> Duration {
+        let (last, streak) = self.expired.unwrap_or((now, 0));
+        let streak = if now < last + STREAK { streak } else { 0 };
+        self.expired = Some((now, streak.saturating_add(1)));
+        match streak {
             0 => Duration::ZERO,
             times => SLOWEST.min(QUICKEST * 2_u32.saturating_pow(times.min(16))),
-        };
-        self.expired = self.expired.saturating_add(1);
-        pause
+        }
     }
 
     /// The pause to make now; the next one is twice as long.
@@ -334,7 +337,7 @@ mod tests {
             list: 0,
             refusals: 0,
             refused: None,
-            expired: 0,
+            expired: None,
             pause: QUICKEST,
             had: false,
             otherwise: true,
@@ -437,16 +440,19 @@ mod tests {
             };
             watcher::Error::WatchError(Box::new(status))
         };
+        let start = Instant::now();
         let mut pauses = Vec::new();
         for _ in 0..9 {
             feed(&mut follower, vec![Event::Init, Event::InitDone]);
-            pauses.push(follower.failed(&expired()).1);
+            pauses.push(follower.failed(&expired(), start).1);
         }
         assert_eq!(pauses.first(), Some(&Duration::ZERO));
         assert_eq!(pauses.get(1), Some(&(2 * QUICKEST)));
         assert_eq!(pauses.last(), Some(&SLOWEST));
-        feed(&mut follower, vec![Event::Apply(object("a"))]);
-        assert_eq!(follower.failed(&expired()).1, Duration::ZERO);
+        assert_eq!(
+            follower.failed(&expired(), start + STREAK).1,
+            Duration::ZERO
+        );
     }
 
     fn refusal() -> watcher::Error {
@@ -460,7 +466,9 @@ mod tests {
     #[test]
     fn a_lasting_refusal_is_told_once() {
         let mut follower = follower();
-        let told: Vec<_> = (0..20).map(|_| follower.failed(&refusal())).collect();
+        let told: Vec<_> = (0..20)
+            .map(|_| follower.failed(&refusal(), Instant::now()))
+            .collect();
         let at: Vec<_> = (0..20).filter(|at| told[*at].0.is_some()).collect();
         assert_eq!(at, [5]);
         assert_eq!(told[5].0, Some(Unavailable::Forbidden));
@@ -472,7 +480,9 @@ mod tests {
     fn a_refusal_among_grants_is_believed_sooner() {
         static SOMETHING: AtomicBool = AtomicBool::new(true);
         let mut follower = among(&SOMETHING);
-        let told: Vec<_> = (0..5).map(|_| follower.failed(&refusal()).0).collect();
+        let told: Vec<_> = (0..5)
+            .map(|_| follower.failed(&refusal(), Instant::now()).0)
+            .collect();
         let forbidden = Some(Unavailable::Forbidden);
         assert_eq!(told, [None, None, forbidden, None, None]);
         // What there is no other way than is not given up as easily.
@@ -480,11 +490,15 @@ mod tests {
             otherwise: false,
             ..among(&SOMETHING)
         };
-        let told: Vec<_> = (0..6).map(|_| needed.failed(&refusal()).0).collect();
+        let told: Vec<_> = (0..6)
+            .map(|_| needed.failed(&refusal(), Instant::now()).0)
+            .collect();
         assert_eq!(told, [None, None, None, None, None, forbidden]);
         // Nor what was had.
         feed(&mut follower, vec![Event::Init, Event::InitDone]);
-        let told: Vec<_> = (0..6).map(|_| follower.failed(&refusal()).0).collect();
+        let told: Vec<_> = (0..6)
+            .map(|_| follower.failed(&refusal(), Instant::now()).0)
+            .collect();
         assert_eq!(told, [None, None, None, None, None, forbidden]);
     }
 
@@ -493,9 +507,12 @@ mod tests {
         let mut follower = follower();
         feed(&mut follower, vec![Event::Init, Event::InitDone]);
         for _ in 0..5 {
-            assert_eq!(follower.failed(&refusal()).0, None);
+            assert_eq!(follower.failed(&refusal(), Instant::now()).0, None);
         }
         feed(&mut follower, vec![Event::Init, Event::InitDone]);
-        assert_eq!(follower.failed(&refusal()), (None, QUICKEST));
+        assert_eq!(
+            follower.failed(&refusal(), Instant::now()),
+            (None, QUICKEST)
+        );
     }
 }

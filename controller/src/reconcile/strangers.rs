@@ -7,7 +7,10 @@ use ferrolb_config::ObjectName;
 use ferrolb_runtime::watch::Change;
 
 use super::{Entry, Reconciler};
-use crate::{args::OnConflict, conflicts::Strangers};
+use crate::{
+    args::OnConflict,
+    conflicts::{self, Strangers},
+};
 
 impl Reconciler {
     /// The same, which is to do this where a host outside the cluster has a Service's address.
@@ -22,12 +25,25 @@ impl Reconciler {
 
     /// A speaker says something else about who has which address.
     pub(super) fn strangers(&mut self, change: Change<Strangers>) {
-        let seen = self.conflicts.enough_seen();
+        let (seen, known) = (self.conflicts.enough_seen(), self.conflicts.known());
         let told = matches!(change, Change::Applied(..));
         let changed = self.conflicts.take(change);
         self.reported(changed, told);
+        if self.conflicts.known() && !known {
+            self.doubt_former();
+        }
         if !seen {
             self.try_configure();
+        }
+    }
+
+    /// Decides the Services that say something of conflicts, be it still so or not.
+    fn doubt_former(&mut self) {
+        let says = |entry: &Entry| conflicts::said(&entry.seen.conditions).is_some();
+        let former = self.services.iter().filter(|(_, entry)| says(entry));
+        let former: Vec<_> = former.map(|(name, _)| name.clone()).collect();
+        for name in former {
+            self.decide(&name);
         }
     }
 

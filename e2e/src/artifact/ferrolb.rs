@@ -35,14 +35,15 @@ pub fn ferrolb_images(steps: &Steps) -> Result<Vec<PathBuf>> {
     pack(&images(&ferrolb_program(steps)?))
 }
 
-/// Builds the one program of the images and returns it: called `ferrolb`, it is the operator's tool as well. `PROFILE` in the
-/// environment is cargo's profile: `release`, or `dist` as the Dockerfile does.
+/// Builds the one program of the images and returns it: called `ferrolb`, it is the operator's tool as well.
+/// `FERROLB_PROFILE` in the environment is cargo's profile: `release` if it is not set, or `dist` as the Dockerfile has.
 ///
 /// # Errors
 /// Cargo fails.
 pub fn ferrolb_program(steps: &Steps) -> Result<PathBuf> {
-    let profile = env::var("PROFILE").unwrap_or_else(|_| "release".to_owned());
-    let mut built = binaries::build(steps, "FerroLB", PACKAGE, &profile)?;
+    let profile = env::var("FERROLB_PROFILE").unwrap_or_default();
+    let profile = Some(profile.as_str()).filter(|profile| !profile.is_empty());
+    let mut built = binaries::build(steps, "FerroLB", PACKAGE, profile.unwrap_or("release"))?;
     built
         .remove(PACKAGE)
         .with_context(|| format!("cargo built no {PACKAGE}"))

@@ -1,6 +1,7 @@
 //! The main job on a real cluster: real API server, kubelets, containers and kube-proxy, a client on the
 //! same LAN. One lab serves all tests, one after the other; `cargo test -p ferrolb-e2e --test cluster -- NAME` runs some.
-//! `KEEP=1` leaves the lab up; `LAB=name` names it (e2e otherwise); `ON_METALLB=1` runs the tests of custom resources on MetalLB in place of FerroLB.
+//! `KEEP=1` leaves the lab up; `LAB=name` names it (e2e otherwise); `HALF=1` and `HALF=2` run the halves that `make e2e` runs side by
+//! side; `ON_METALLB=1` runs the tests of custom resources on MetalLB in place of FerroLB.
 // A test's question stands in its function; what it shows is the function's name.
 #![allow(
     missing_docs,
@@ -152,8 +153,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One cluster, and tests that break it.
     arguments.test_threads = Some(1);
+    let half = std::env::var("HALF").ok();
     let tests = || {
-        GROUPS.iter().flat_map(|&(setup, tests)| {
+        let groups = GROUPS.iter();
+        let groups =
+            groups.filter(|(setup, _)| half.as_ref().is_none_or(|half| half_of(*setup) == half));
+        groups.flat_map(|&(setup, tests)| {
             let setup = played_by(setup);
             tests.iter().map(move |&(name, test)| (setup, name, test))
         })
@@ -190,6 +195,14 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()
+}
+
+/// In which half of all tests those of a group are: each takes about as long on a cluster of its own.
+fn half_of(setup: Setup) -> &'static str {
+    match setup {
+        Setup::Crds | Setup::MetalLb => "2",
+        _ => "1",
+    }
 }
 
 /// What is installed for a test that asks for `setup`: with `ON_METALLB=1`, MetalLB itself stands in for FerroLB on its

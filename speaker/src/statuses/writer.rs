@@ -165,7 +165,6 @@ impl Worker {
     fn take_in(&mut self, change: Change<Option<Shown>>) {
         let now = now();
         self.listed |= matches!(change, Change::Synced);
-        // A watch that goes on where it was refused tells no list.
         self.available = self.listed && !matches!(change, Change::Unavailable(_));
         match change {
             Change::Applied(name, Some(shown)) => self.book.see(name.name.clone(), shown, now),
