@@ -62,13 +62,7 @@ unit: ## Unit and property tests, those on the wire included
 e2e: setup ## End-to-end tests on a real cluster in network namespaces
 	@echo "==> end-to-end tests"
 	cargo build --locked -p ferrolb-e2e --bins
-	cargo test --locked -p ferrolb-e2e --test chart --test cluster --no-run
-	$(SUDO) cargo test --locked -p ferrolb-e2e --test chart
-	@mkdir -p target; echo "==> on two clusters side by side: half of them here, the other half to target/e2e-2.log, shown when it is done"
-	@env --default-signal=INT,QUIT $(SUDO) env HALF=2 LAB=e2eb cargo test --locked -p ferrolb-e2e --test cluster >target/e2e-2.log 2>&1 & other=$$!; \
-	here=0; $(SUDO) env HALF=1 cargo test --locked -p ferrolb-e2e --test cluster || here=$$?; \
-	there=0; wait $$other || there=$$?; echo "==> the other half"; cat target/e2e-2.log; \
-	[ $$here = 0 ] && [ $$there = 0 ] || { echo "==> the first half ended with $$here, the other with $$there"; exit 1; }
+	$(SUDO) cargo test --locked -p ferrolb-e2e --test chart --test cluster
 
 .PHONY: e2e-istio
 e2e-istio: setup ## The same with Istio in front of applications (compiles Istio once)

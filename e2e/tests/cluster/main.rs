@@ -1,7 +1,7 @@
 //! The main job on a real cluster: real API server, kubelets, containers and kube-proxy, a client on the
 //! same LAN. One lab serves all tests, one after the other; `cargo test -p ferrolb-e2e --test cluster -- NAME` runs some.
-//! `KEEP=1` leaves the lab up; `LAB=name` names it (e2e otherwise); `HALF=1` and `HALF=2` run the halves that `make e2e` runs side by
-//! side; `ON_METALLB=1` runs the tests of custom resources on MetalLB in place of FerroLB.
+//! `KEEP=1` leaves the lab up; `LAB=name` names it (e2e otherwise); `HALF=1` and `HALF=2` run half of the tests each, for
+//! two labs side by side; `ON_METALLB=1` runs the tests of custom resources on MetalLB in place of FerroLB.
 // A test's question stands in its function; what it shows is the function's name.
 #![allow(
     missing_docs,

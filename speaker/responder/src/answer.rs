@@ -40,6 +40,7 @@ pub(super) async fn answer(
                 return error;
             }
         };
+        let batch = table.begin(protocol);
         replies.make(
             protocol,
             inbox.received(),
@@ -60,6 +61,7 @@ pub(super) async fn answer(
                 tracing::warn!(op = protocol.reply_op(), interface = interface.name, error = %error, "cannot send answers");
             }
         }
+        drop(batch);
         // A socket that always has more never makes this task wait, and its readiness takes no part in tokio's
         // cooperative budget: without this a flood on one interface would silence all others, and the supervisor.
         if !drained {

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use foldhash::quality::RandomState;
 use papaya::{HashMapRef, LocalGuard};
 
 use crate::metrics::Counters;
+use crate::protocol::Protocol;
 
 /// What is kept of one address that is answered for.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ struct Shared {
     made: Instant,
     /// Milliseconds after `made` until which the table holds.
     until: AtomicU64,
+    /// Of each protocol, how many batches of answers were begun and ended: odd while one is under way.
+    batches: [AtomicU64; Protocol::ALL.len()],
 }
 
 impl Default for Shared {
@@ -71,9 +74,26 @@ impl Default for Shared {
             muted: AtomicBool::default(),
             made: Instant::now(),
             until: AtomicU64::new(u64::MAX),
+            batches: Default::default(),
         }
     }
 }
+
+/// Answers that are made and sent, until it is dropped.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    count: &'a AtomicU64,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The answers that were under way at a moment.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay([u64; Protocol::ALL.len()]);
 
 /// The table as who answers reads it. Meant to be short-lived: nothing that is taken out meanwhile is freed.
 pub struct Answers<'a> {
@@ -105,6 +125,43 @@ impl Table {
         (!muted && holds).then(|| Answers {
             entries: shared.entries.pin(),
         })
+    }
+
+    /// Says that answers of a protocol are made from now on, and sent before the next are. One task answers for each.
+    pub fn begin(&self, protocol: Protocol) -> Batch<'_> {
+        let count = self.count(protocol);
+        count.fetch_add(1, Ordering::Relaxed);
+        // Either these answers know of a change, or who made it knows of them.
+        fence(Ordering::SeqCst);
+        Batch { count }
+    }
+
+    /// Waits until no answer is under way that does not know what was written before, for `most` at most: the thread of one may
+    /// have been made to wait between look-up and sending. Until then nobody else should be told to answer.
+    pub async fn known_to_all(&self, most: Duration) {
+        let (before, began) = (self.under_way(), Instant::now());
+        while !self.are_sent(before) && began.elapsed() < most {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn under_way(&self) -> UnderWay {
+        fence(Ordering::SeqCst);
+        UnderWay(Protocol::ALL.map(|protocol| self.count(protocol).load(Ordering::Acquire)))
+    }
+
+    fn are_sent(&self, answers: UnderWay) -> bool {
+        let now = self.under_way();
+        let mut each = answers.0.iter().zip(now.0);
+        each.all(|(before, now)| before % 2 == 0 || *before != now)
+    }
+
+    fn count(&self, protocol: Protocol) -> &AtomicU64 {
+        let [arp, ndp] = &self.shared.batches;
+        match protocol {
+            Protocol::Arp => arp,
+            Protocol::Ndp => ndp,
+        }
     }
 
     /// The table holds until then, or until told otherwise. Whoever writes it promises to look after it by then: if it does
@@ -267,5 +324,20 @@ mod tests {
         reader.join().unwrap();
         assert_eq!(table.clear().len(), 100);
         assert!(table.open().unwrap().get(address(0)).is_none());
+    }
+
+    #[test]
+    fn answers_under_way_are_known_until_they_are_sent() {
+        let table = Table::default();
+        assert!(table.are_sent(table.under_way()));
+        let batch = table.begin(Protocol::Arp);
+        let before = table.under_way();
+        assert!(!table.are_sent(before));
+        drop(batch);
+        assert!(table.are_sent(before));
+        // Those that follow know of what was written.
+        let _next = table.begin(Protocol::Arp);
+        let _other = table.begin(Protocol::Ndp);
+        assert!(table.are_sent(before));
     }
 }

@@ -39,6 +39,8 @@ const NEXT: Duration = Duration::from_millis(5);
 
 /// Speakers whose own addresses are remembered, to answer them there.
 const ASKERS: usize = 4096;
+/// How long what gives an address up waits for answers that are still on their way with the hardware address of before.
+const LAST_ANSWERS: Duration = Duration::from_millis(10);
 
 /// What a segment is told.
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub(super) struct Segment {
     outbox: Vec<(FrameBuf, Protocol, Option<Arc<Counters>>)>,
     /// The addresses the arbiter decides about.
     viewed: HashSet<IpAddr>,
+    /// Since the last frames were sent an address was given up, which the next ones may tell.
+    gave_up: bool,
     /// Addresses whose group is to be joined.
     joined: HashSet<IpAddr>,
     /// When the next groups are joined.
@@ -111,6 +115,7 @@ impl Segment {
             table,
             outbox: Vec::new(),
             viewed: HashSet::new(),
+            gave_up: false,
             joined: HashSet::new(),
             join_at: None,
             askers: HashMap::new(),
@@ -368,6 +373,7 @@ impl Segment {
             }
             Output::Answer(address, mac) => {
                 let at = mac.map(MacAddr::from);
+                self.gave_up |= at.is_some();
                 if at.is_some() {
                     self.neighbours.let_go(address);
                 }
@@ -376,6 +382,7 @@ impl Segment {
                 self.table.insert(address, Held { at, ..held });
             }
             Output::Silent(address) => {
+                self.gave_up = true;
                 self.table.remove(address);
                 self.neighbours.let_go(address);
             }
@@ -424,6 +431,9 @@ impl Segment {
     async fn send(&mut self) {
         if self.outbox.is_empty() {
             return;
+        }
+        if std::mem::take(&mut self.gave_up) {
+            self.table.known_to_all(LAST_ANSWERS).await;
         }
         for protocol in Protocol::ALL {
             let outbox = &self.outbox;
