@@ -110,8 +110,12 @@ pub struct Arbiter {
     /// The last introduction: its nonce and when; and how many.
     hello: Option<(u32, Instant)>,
     hellos: u32,
+    /// Who introduced themselves and are to be answered.
+    greeted: BTreeMap<NodeId, (Frame, Mac)>,
     /// How many peers never showed themselves here and should have.
     blind: usize,
+    /// Some peer is MetalLB's.
+    legacy: bool,
     out: Vec<Output>,
     #[cfg(test)]
     mutation: Option<Mutation>,
@@ -157,7 +161,9 @@ impl Arbiter {
             stable_since: now,
             hello: None,
             hellos: 0,
+            greeted: BTreeMap::new(),
             blind: 0,
+            legacy: false,
             out: Vec::new(),
             #[cfg(test)]
             mutation: None,
@@ -365,6 +371,7 @@ impl Arbiter {
                 Deadline::Stranger(address) => self.stranger_due(address),
                 Deadline::Patrol => self.patrol_due(),
                 Deadline::Hello => self.hello_due(),
+                Deadline::Greet(node) => self.greet(node),
                 Deadline::Settle => self.settle_some(),
                 Deadline::Stop => self.end(),
             }
@@ -469,7 +476,12 @@ impl Arbiter {
         }
         let newer = self.newer(sender, frame);
         match frame.kind {
-            Kind::Probe => self.answer(frame, mac),
+            Kind::Probe => {
+                self.answer(frame, mac);
+                if newer {
+                    self.probe_in_step(sender);
+                }
+            }
             Kind::Hello => self.hello(frame, mac, newer),
             Kind::Ask if frame.subject == self.me || frame.subject == NodeId::NOBODY => {
                 self.asked(frame, mac);

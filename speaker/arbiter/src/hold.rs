@@ -244,6 +244,8 @@ pub(crate) enum Deadline {
     /// To ask for the next of what I hold.
     Patrol,
     Hello,
+    /// To answer a Hello.
+    Greet(NodeId),
     /// The next of those to be decided again.
     Settle,
     Stop,

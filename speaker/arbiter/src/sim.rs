@@ -8,6 +8,7 @@ mod checks;
 mod crowd;
 mod handovers;
 mod history;
+mod many;
 mod random;
 mod scenarios;
 mod strangers;

@@ -8,12 +8,15 @@ use super::watch::NEAR;
 use super::{Arbiter, HELLO, ms};
 use crate::event::{Cause, Output, Report};
 use crate::frame::{Frame, Kind, Mac, NodeId};
-use crate::hold::Deadline;
+use crate::hold::{Deadline, Hold};
 use crate::mutation::Mutation;
 use crate::peer::{BLIND, Liveness, Peer};
 
 /// How often who was down is told so.
 const TELLINGS: u32 = 20;
+
+/// How long who was never seen here may take to show itself before anybody is asked about it.
+const SHOWN: Duration = ms(800);
 
 /// How often all are asked about a node gossip has alive that never showed itself here, how long the answers to the last
 /// may take, and for how long a vouch for it counts.
@@ -23,6 +26,11 @@ const SPOKEN_FOR: Duration = ms(30_000);
 
 /// For how long who was away yields to whoever holds what it held, whatever the order.
 const AWAY: Duration = ms(2000);
+
+/// How long all together take to answer who introduces itself, so that its socket holds their answers, and before it does so
+/// again, 200 ms later; and as how many may do so in a millisecond.
+const GREETED: Duration = ms(150);
+const GREETED_AT_ONCE: usize = 8;
 
 impl Arbiter {
     /// A peer that is Unknown or Down showed itself: find out, ten times a second at most.
@@ -126,7 +134,7 @@ impl Arbiter {
         for node in sought {
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.awaited = true;
-                let at = now.max(peer.known + ms(800));
+                let at = now.max(peer.known + SHOWN);
                 self.timers.set_earlier(Deadline::Peer(node), at);
             }
         }
@@ -143,6 +151,11 @@ impl Arbiter {
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.awaited = false;
             }
+            return;
+        }
+        if now < peer.known + SHOWN {
+            self.timers
+                .set_earlier(Deadline::Peer(node), peer.known + SHOWN);
             return;
         }
         // Whoever would vouch is there: it answered me of late.
@@ -194,12 +207,15 @@ impl Arbiter {
         let long = peer
             .down_since
             .is_some_and(|since| now > since + ms(10_000));
-        let mine = self.watches(node) || self.holds_of(node);
-        if !mine {
+        let closely = self.watches(node) || self.holds_of(node, Self::took);
+        if !closely && !self.holds_of(node, Hold::eligible) {
             return;
         }
-        // However many are down, their probes stay within some 30 a second.
-        let scale = u32::try_from(downs.div_ceil(16)).unwrap_or(u32::MAX);
+        // However many are down, their probes stay within some 30 a second; and however many look for one of them, so do
+        // all of theirs together.
+        let lookers = if closely { 0 } else { self.peers.len() };
+        let scale = downs.max(lookers).div_ceil(16);
+        let scale = u32::try_from(scale).unwrap_or(u32::MAX);
         let gap = if long {
             ms(500) * scale
         } else {
@@ -249,12 +265,13 @@ impl Arbiter {
         }
     }
 
-    fn holds_of(&self, node: NodeId) -> bool {
-        self.held.iter().take(NEAR).any(|address| {
-            self.holds
-                .get(address)
-                .is_some_and(|hold| hold.taken_from == Some(node) || hold.eligible(node))
-        })
+    fn holds_of(&self, node: NodeId, of: impl Fn(&Hold, NodeId) -> bool) -> bool {
+        let mut some = self.held.iter().take(NEAR);
+        some.any(|address| self.holds.get(address).is_some_and(|hold| of(hold, node)))
+    }
+
+    fn took(hold: &Hold, from: NodeId) -> bool {
+        hold.taken_from == Some(from)
     }
 
     /// A peer is up that was not.
@@ -409,15 +426,34 @@ impl Arbiter {
         }
     }
 
+    /// Answers who introduced itself.
+    pub(super) fn greet(&mut self, node: NodeId) {
+        if let Some((hello, mac)) = self.greeted.remove(&node) {
+            self.answer(hello, mac);
+        }
+    }
+
     /// A peer introduces itself.
     pub(super) fn hello(&mut self, frame: Frame, mac: Mac, newer: bool) {
         let Some(peer) = self.peers.get(&frame.sender) else {
             return;
         };
-        if peer.declared && !self.mutated(Mutation::SkipWasDown) {
+        let declared = peer.declared && !self.mutated(Mutation::SkipWasDown);
+        if declared || frame.subject == self.me {
             self.answer(frame, mac);
-        } else if frame.subject == self.me {
-            self.send_to(Kind::Alive, mac, frame.sender, frame.nonce, frame.address);
+        } else if newer && frame.subject == NodeId::NOBODY {
+            // Who starts knows all before it has to ask all about each of them.
+            let most = u32::try_from(self.peers.len() / GREETED_AT_ONCE).unwrap_or(u32::MAX);
+            let spread = GREETED.min(ms(1) * most);
+            let spread = u32::try_from(spread.as_micros()).unwrap_or(u32::MAX);
+            let wait = Duration::from_micros(self.chance(3, spread).into());
+            if wait.is_zero() {
+                self.answer(frame, mac);
+            } else {
+                self.greeted.insert(frame.sender, (frame, mac));
+                self.timers
+                    .set(Deadline::Greet(frame.sender), self.now + wait);
+            }
         }
         if newer && frame.subject == NodeId::NOBODY {
             let its: Vec<IpAddr> = self

@@ -9,8 +9,10 @@ use crate::frame::NodeId;
 use crate::hold::{Deadline, Hold};
 use crate::peer::{Liveness, Peer};
 
-/// How many addresses are decided again before other deadlines are seen to: half a millisecond's worth with hundreds of nodes.
+/// How many addresses are decided again before other deadlines are seen to, at most; and how many pairs of an address and
+/// a node, since each address looks through all nodes.
 const SETTLED_AT_ONCE: usize = 256;
+const PAIRS_AT_ONCE: usize = 8192;
 
 impl Arbiter {
     pub(super) fn set_peers(&mut self, facts: &[PeerFacts]) {
@@ -58,6 +60,7 @@ impl Arbiter {
             peer.listed || matches!(peer.state, Liveness::Up | Liveness::Suspect)
         });
         let legacy = self.peers.values().any(|peer| peer.legacy);
+        self.legacy = legacy;
         let changed: Vec<NodeId> = self
             .peers
             .iter()
@@ -161,7 +164,8 @@ impl Arbiter {
     }
 
     pub(super) fn settle_some(&mut self) {
-        for _ in 0..SETTLED_AT_ONCE {
+        let some = PAIRS_AT_ONCE / (self.peers.len() + 1);
+        for _ in 0..some.clamp(1, SETTLED_AT_ONCE) {
             let Some(address) = self.unsettled.pop_first() else {
                 return;
             };

@@ -89,9 +89,9 @@ impl Arbiter {
         // Who comes after me and never showed itself here changes nothing for me: it waits for me, not I for it.
         let blind = |peer: &Peer| peer.blind(self.now);
         let mut before = order.iter().take_while(|node| **node != self.me);
-        if !order.iter().any(|node| known(node).is_some_and(legacy))
-            && !before.any(|node| known(node).is_some_and(blind))
-        {
+        // Each look through all nodes costs, and mostly there are none of MetalLB's.
+        let theirs = self.legacy && order.iter().any(|node| known(node).is_some_and(legacy));
+        if !theirs && !before.any(|node| known(node).is_some_and(blind)) {
             return None;
         }
         // Gossip is late to see who comes; the wire saw it.

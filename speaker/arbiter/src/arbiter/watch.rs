@@ -166,6 +166,24 @@ impl Arbiter {
         self.timers.set(Deadline::Peer(node), now + profile.timeout);
     }
 
+    /// A peer probes me. Whom I would probe soon I probe at once: so two that watch each other fall into step, and each wakes
+    /// for the other's question and answer together.
+    pub(super) fn probe_in_step(&mut self, node: NodeId) {
+        let (now, soon) = (self.now, self.now + self.profile.interval / 5);
+        let watched = self.watches(node);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let waits = peer
+            .probed
+            .is_some_and(|probed| peer.answered.is_none_or(|at| at < probed));
+        let plain = peer.state == Liveness::Up && !peer.deaf && !peer.declared;
+        if watched && plain && !waits && peer.next_probe <= soon && !self.holds.is_empty() {
+            peer.next_probe = now;
+            self.watch(node);
+        }
+    }
+
     /// When a peer that is probed now is probed again: after the interval ± 10 %, together with another if that is due within
     /// this. So all fall into step before long, and a node wakes once for those it watches.
     fn next_round(&self, node: NodeId) -> Instant {
@@ -385,7 +403,10 @@ impl Arbiter {
         if was != Liveness::Up {
             peer.probed = None;
             peer.next_probe = now + self.profile.interval;
-            let at = peer.next_probe;
+        }
+        // Not at the end of the time it had to answer: there is nothing left to see to then.
+        if was != Liveness::Up || peer.probed.is_some() {
+            let at = peer.next_probe.max(now);
             self.timers.set(Deadline::Peer(node), at);
         }
         if let Some((nonce, _)) = vouch

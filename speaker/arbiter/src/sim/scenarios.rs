@@ -262,7 +262,8 @@ fn who_was_replaced_once_is_replaced_as_fast_again() {
     }
 }
 
-/// Frames that waited for the one that stood still are no delay of those who sent them.
+/// Frames that waited for the one that stood still are no delay of those who sent them. 110 ms until the next probe at most,
+/// 50 for its answer, 300 of patience.
 #[test]
 fn who_stood_still_is_not_more_patient_with_others_for_it() {
     for seed in 0..30 {
@@ -277,7 +278,7 @@ fn who_stood_still_is_not_more_patient_with_others_for_it() {
         fine(&world);
         let took = taken(&world, at);
         assert!(
-            took[0].0 < 450 * MS && took[0].1 == heir,
+            took[0].0 < 465 * MS && took[0].1 == heir,
             "seed {seed}: {took:?}"
         );
     }

@@ -256,6 +256,14 @@ pub struct World {
     pub clients: bool,
     pub checks: Checks,
     pub frames: u64,
+    pub tally: Tally,
+}
+
+/// Frames counted: sent, by kind, and given to each station.
+#[derive(Debug)]
+pub struct Tally {
+    pub sent: [u64; 16],
+    pub heard: Vec<u64>,
 }
 
 pub fn address(index: usize) -> IpAddr {
@@ -297,6 +305,10 @@ impl World {
             clients: setup.clients,
             checks: Checks::default(),
             frames: 0,
+            tally: Tally {
+                sent: [0; 16],
+                heard: vec![0; setup.nodes * setup.segments],
+            },
             setup,
         };
         for node in 0..world.setup.nodes {
@@ -505,6 +517,7 @@ impl World {
         match output {
             Output::Send(frame, to) => {
                 self.frames += 1;
+                self.tally.sent[frame.kind as usize] += 1;
                 let packet = if self.setup.strips {
                     match frame.form() {
                         crate::Form::Question => Packet::Question {

@@ -183,6 +183,7 @@ impl World {
         if self.stations[to].inbox.len() >= limit {
             return;
         }
+        self.tally.heard[to] += 1;
         self.stations[to].inbox.push_back((self.now, packet));
         if run == Run::On {
             let busy = self.random.range(10, 150);
