@@ -2,8 +2,57 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// `metadata.labels` of an object.
-pub type Labels = BTreeMap<String, String>;
+/// `metadata.labels` of an object, in order of their keys. A list as small as what is in it: most objects have one or two, and
+/// a tree's node has room for eleven.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Labels(Vec<(Box<str>, Box<str>)>);
+
+impl Labels {
+    /// None.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The value of the label with this key.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let place = self.0.binary_search_by(|(one, _)| (**one).cmp(key)).ok()?;
+        self.0.get(place).map(|(_, value)| &**value)
+    }
+
+    /// Whether there is a label with this key.
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<BTreeMap<String, String>> for Labels {
+    fn from(labels: BTreeMap<String, String>) -> Self {
+        let pairs = labels.into_iter();
+        let mut list: Vec<_> = pairs
+            .map(|(key, value)| (key.into_boxed_str(), value.into_boxed_str()))
+            .collect();
+        list.shrink_to_fit();
+        Self(list)
+    }
+}
+
+/// Of two values of one key the later counts.
+impl FromIterator<(String, String)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(labels: I) -> Self {
+        labels.into_iter().collect::<BTreeMap<_, _>>().into()
+    }
+}
+
+impl<const COUNT: usize> From<[(String, String); COUNT]> for Labels {
+    fn from(labels: [(String, String); COUNT]) -> Self {
+        labels.into_iter().collect()
+    }
+}
 
 /// A checked label selector (`metav1.LabelSelector`): every requirement must hold, and without one it selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

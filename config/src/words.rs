@@ -5,6 +5,8 @@
 //! meaning. Whoever fills words puts what it could not read into `problems` and leaves [`Word::Unreadable`] in its
 //! place, so that the check neither loses that problem nor adds a second one for the gap.
 
+use std::collections::BTreeMap;
+
 use crate::labels::Labels;
 use crate::pool::Origin;
 use crate::problem::Problem;
@@ -78,7 +80,7 @@ pub struct PoolWords {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SelectorWords {
     /// `matchLabels`.
-    pub labels: Labels,
+    pub labels: BTreeMap<String, String>,
     /// `matchExpressions`: key, operator, values.
     pub expressions: Vec<(String, String, Vec<String>)>,
 }

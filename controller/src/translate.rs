@@ -76,7 +76,7 @@ fn request(service: Service, class: Option<&str>) -> Option<Request> {
         .collect();
     Some(Request {
         balancer,
-        labels: service.metadata.labels.unwrap_or_default(),
+        labels: service.metadata.labels.unwrap_or_default().into(),
         current,
         surplus,
         noted_pool: annotations.get(NOTED_POOL).cloned(),
@@ -199,7 +199,7 @@ pub fn node_addresses(node: Node) -> Vec<IpAddr> {
 
 /// The labels of a Namespace.
 pub fn namespace_labels(namespace: Namespace) -> Labels {
-    namespace.metadata.labels.unwrap_or_default()
+    namespace.metadata.labels.unwrap_or_default().into()
 }
 
 #[cfg(test)]
@@ -278,7 +278,7 @@ mod tests {
                 "example.com/metallb.universe.tf": ""}},
             "spec": {"type": "LoadBalancer"}});
         let request = seen(object, None).unwrap();
-        assert_eq!(request.labels["app"], "x");
+        assert_eq!(request.labels.get("app"), Some("x"));
         assert_eq!(request.noted_pool.as_deref(), Some("p"));
         let deprecated: Vec<_> = request.deprecated.iter().map(String::as_str).collect();
         let expected = [

@@ -67,7 +67,8 @@ pub fn service(service: Service, class: Option<&str>) -> ServiceFacts {
             .metadata
             .labels
             .filter(|_| load_balancer)
-            .unwrap_or_default(),
+            .unwrap_or_default()
+            .into(),
         wanted_at: wish.clone(),
     };
     ServiceFacts {
@@ -140,7 +141,7 @@ pub fn node(node: Node) -> NodeFacts {
                 .into_iter()
                 .collect(),
             internal: of_types(&["InternalIP"]),
-            labels: node.metadata.labels.unwrap_or_default(),
+            labels: node.metadata.labels.unwrap_or_default().into(),
         },
     }
 }
@@ -195,7 +196,7 @@ mod tests {
                 IngressIp::Invalid(String::new())
             ]
         );
-        assert_eq!(facts.labels["app"], "web");
+        assert_eq!(facts.labels.get("app"), Some("web"));
         assert_eq!(facts.wanted_at.as_deref(), Some("n2"));
         let internal = service(whole("ClusterIP", Value::Null), None).service;
         assert!(internal.ingress.is_empty() && internal.labels.is_empty());
@@ -309,7 +310,7 @@ mod tests {
         assert!(facts.node.moves_away);
         let facts = facts.node;
         assert!(facts.ready && !facts.network_unavailable && facts.unschedulable);
-        assert_eq!(facts.labels["rack"], "1");
+        assert_eq!(facts.labels.get("rack"), Some("1"));
         let own: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(own, ["192.168.1.2", "fc00::2"]);
         assert_eq!(

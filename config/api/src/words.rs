@@ -20,7 +20,7 @@ pub fn pool_words(object: &DynamicObject) -> Words {
         place: place.clone(),
         origin: Origin::Resource,
         name: Word::Said(object.metadata.name.clone().unwrap_or_default()),
-        labels: object.metadata.labels.clone().unwrap_or_default(),
+        labels: object.metadata.labels.clone().unwrap_or_default().into(),
         ..PoolWords::default()
     };
     match spec::<IPAddressPoolSpec>(object, &place) {

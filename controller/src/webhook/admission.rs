@@ -5,7 +5,8 @@
 //! configuration can be mended object by object in any order; and what changes neither `spec` nor labels, or only takes
 //! finalizers off an object that is being deleted, always passes.
 
-use ferrolb_config::Labels;
+use std::collections::BTreeMap;
+
 use ferrolb_config_api::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement,
 };
@@ -121,7 +122,7 @@ pub struct Objects {
     /// `BGPPeer`s.
     pub peers: Vec<BGPPeer>,
     /// The labels of each Node.
-    pub nodes: Vec<Labels>,
+    pub nodes: Vec<BTreeMap<String, String>>,
 }
 
 /// Whose rules hold for objects of BGP: `METALLB_BGP_TYPE`.

@@ -1,9 +1,9 @@
 //! `BGPAdvertisement`, `Community` and `BFDProfile`, by MetalLB's rules (0.16). FerroLB keeps these objects for the day
 //! MetalLB, or BGP, comes back; what MetalLB would not take then is refused now, with its words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ferrolb_config::{AddressRange, Family, Labels};
+use ferrolb_config::{AddressRange, Family};
 use ferrolb_config_api::{BFDProfile, BGPAdvertisement, Community, IPAddressPoolSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{
@@ -122,7 +122,7 @@ fn compatible(
     one: &BGPAdvertisement,
     other: &BGPAdvertisement,
     families: &BTreeSet<Family>,
-    nodes: &[Labels],
+    nodes: &[BTreeMap<String, String>],
 ) -> bool {
     let (a, b) = (&one.spec, &other.spec);
     // Which Services those with Service selectors advertise is not known here.
@@ -157,11 +157,11 @@ fn reaches(advertisement: &BGPAdvertisement, pool: &DynamicObject) -> bool {
 }
 
 /// Whether a node with these labels is selected; without selectors every one is.
-pub fn selects(selectors: &[LabelSelector], node: &Labels) -> bool {
+pub fn selects(selectors: &[LabelSelector], node: &BTreeMap<String, String>) -> bool {
     selectors.is_empty() || any(selectors, node)
 }
 
-fn any(selectors: &[LabelSelector], labels: &Labels) -> bool {
+fn any(selectors: &[LabelSelector], labels: &BTreeMap<String, String>) -> bool {
     selectors
         .iter()
         .filter_map(|selector| Selector::try_from(selector.clone()).ok())

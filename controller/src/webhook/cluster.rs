@@ -1,7 +1,8 @@
 //! The objects a decision looks at, read from the API server when it is asked for: nothing here depends on what the
 //! allocator has taken up.
 
-use ferrolb_config::Labels;
+use std::collections::BTreeMap;
+
 use ferrolb_config_api::{BGPAdvertisement, BGPPeer, Community, IPAddressPool};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
@@ -63,7 +64,7 @@ impl Cluster {
         }
     }
 
-    async fn nodes(&self, needed: bool) -> Result<Vec<Labels>, kube::Error> {
+    async fn nodes(&self, needed: bool) -> Result<Vec<BTreeMap<String, String>>, kube::Error> {
         if !needed {
             return Ok(Vec::new());
         }

@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 
 /// A sorted set, as small as its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Few<T>(Vec<T>);
+pub struct Few<T>(Vec<T>);
 
 /// Up to so many members take no more room than they need.
 const FEW: usize = 4;
@@ -18,7 +18,7 @@ impl<T> Default for Few<T> {
 
 impl<T: Ord> Few<T> {
     /// Adds a member; one that is there stays.
-    pub(crate) fn insert(&mut self, member: T) {
+    pub fn insert(&mut self, member: T) {
         if let Err(place) = self.0.binary_search(&member) {
             if self.0.len() < FEW {
                 self.0.reserve_exact(1);
@@ -28,7 +28,7 @@ impl<T: Ord> Few<T> {
     }
 
     /// Takes a member out, if it is there.
-    pub(crate) fn remove<Q: Ord + ?Sized>(&mut self, member: &Q)
+    pub fn remove<Q: Ord + ?Sized>(&mut self, member: &Q)
     where
         T: Borrow<Q>,
     {
@@ -38,7 +38,7 @@ impl<T: Ord> Few<T> {
     }
 
     /// Whether it is a member.
-    pub(crate) fn contains<Q: Ord + ?Sized>(&self, member: &Q) -> bool
+    pub fn contains<Q: Ord + ?Sized>(&self, member: &Q) -> bool
     where
         T: Borrow<Q>,
     {
@@ -53,12 +53,12 @@ impl<T: Ord> Few<T> {
     }
 
     /// There is none.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The members, in order.
-    pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
+    pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.0.iter()
     }
 }

@@ -47,6 +47,7 @@ pub use decide::{Announcement, Ranking, Standing, Verdict, decide, ranking, stan
 pub use facts::{
     Endpoint, Endpoints, IngressIp, Members, Node, Service, SpeakerPod, TrafficPolicy,
 };
+pub use few::Few;
 pub use nodes::Leaving;
 pub use order::first;
 pub use reach::Reach;

@@ -255,6 +255,9 @@ impl View {
         {
             touched = self.delete_endpoints(&slice);
         }
+        // One text for all that know the name.
+        let known = self.services.get_key_value(&service);
+        let service = known.map_or(service, |(known, _)| known.clone());
         let slices = self.endpoints.entry(service.clone()).or_default();
         let known = slices.iter_mut().find(|(name, _)| *name == slice);
         let changed = match known {

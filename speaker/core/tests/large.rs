@@ -125,7 +125,7 @@ fn ten_thousand_services() {
         let begun = Instant::now();
         for number in 0..1000 {
             let mut changed = service(number);
-            changed.labels.insert("a".to_owned(), "b".to_owned());
+            changed.labels = [("a".to_owned(), "b".to_owned())].into();
             let touched = view.apply_service(name(number), changed);
             assert_eq!(settle(&view, &me, &touched), 1);
         }

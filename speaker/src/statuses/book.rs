@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use ferrolb_config::ObjectName;
+use ferrolb_speaker_core::Few;
 
 /// How long a Service's statuses are left alone after they were put right.
 const REST: Duration = Duration::from_secs(1);
@@ -69,7 +70,7 @@ pub struct Book {
     /// The wanted are all there are: whatever else says to be ours is left over from before.
     settled: bool,
     objects: HashMap<String, Shown>,
-    by_service: HashMap<ObjectName, BTreeSet<String>>,
+    by_service: HashMap<ObjectName, Few<String>>,
     waiting: BTreeSet<(Instant, ObjectName)>,
     due: BTreeMap<ObjectName, Instant>,
     busy: HashSet<ObjectName>,
@@ -112,6 +113,11 @@ impl Book {
     /// An object is there, and says this.
     pub fn see(&mut self, object: String, shown: Shown, now: Instant) {
         self.lose(&object, now);
+        let mut shown = shown;
+        // One text for all that know the name.
+        if let Some((known, _)) = self.wanted.get_key_value(&shown.service) {
+            shown.service = known.clone();
+        }
         let service = shown.service.clone();
         let of_service = self.by_service.entry(service.clone()).or_default();
         of_service.insert(object.clone());

@@ -131,7 +131,8 @@ pub fn priority(priority: i64) -> AllocationWords {
     }
 }
 
-pub fn labels(pairs: &[(&str, &str)]) -> Labels {
+/// Labels, or a selector's `matchLabels`.
+pub fn labels<T: FromIterator<(String, String)>>(pairs: &[(&str, &str)]) -> T {
     let pairs = pairs
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));

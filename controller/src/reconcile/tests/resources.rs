@@ -34,8 +34,8 @@ fn for_team(name: &str, addresses: &str, team: &str) -> PoolWords {
     }
 }
 
-fn team_label(team: &str) -> Labels {
-    [("team".to_owned(), team.to_owned())].into()
+fn team_label<T: FromIterator<(String, String)>>(team: &str) -> T {
+    [("team".to_owned(), team.to_owned())].into_iter().collect()
 }
 
 fn config(pools: Vec<PoolWords>) -> Config {

@@ -3,7 +3,7 @@
 //! `preferred_node`, and the node conditions of `l2`).
 
 use ferrolb_config::{
-    AdvertisementWords, Config, Labels, Origin, PoolWords, SelectorWords, Word, Words, check,
+    AdvertisementWords, Config, Origin, PoolWords, SelectorWords, Word, Words, check,
 };
 use ferrolb_speaker_core::{Reach, Service, Touched, TrafficPolicy, View};
 
@@ -14,7 +14,8 @@ const ADDRESS: &str = "192.168.1.240";
 const NODES_IN_ORDER: [&str; 3] = ["node-a", "node-c", "node-b"];
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
-pub fn labels(pairs: &[(&str, &str)]) -> Labels {
+/// Labels, or a selector's `matchLabels`.
+pub fn labels<T: FromIterator<(String, String)>>(pairs: &[(&str, &str)]) -> T {
     pairs
         .iter()
         .map(|(key, value)| ((*key).into(), (*value).into()))
@@ -69,10 +70,10 @@ fn on(name: &str, nodes: &[&str]) -> AdvertisementWords {
 
 /// A Ready node with its host name as label, and these.
 fn labelled(node: &str, last: u8, more: &[(&str, &str)]) -> Node {
-    let mut all = labels(more);
-    all.insert("kubernetes.io/hostname".to_owned(), node.to_owned());
+    let mut all = more.to_vec();
+    all.push(("kubernetes.io/hostname", node));
     Node {
-        labels: all,
+        labels: labels(&all),
         ..ready_node(last)
     }
 }

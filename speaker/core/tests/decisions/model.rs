@@ -159,15 +159,13 @@ fn make(view: &mut View, edit: &Edit) -> Touched {
         }
         Edit::DeleteSlice(index) => view.delete_endpoints(&slice(*index)),
         Edit::Node(index, facts) => {
-            let mut own = labels(&[("rack", bit(facts.rack))]);
-            if facts.excluded {
-                own.insert(EXCLUDE.to_owned(), String::new());
-            }
+            let mut own = vec![("rack", bit(facts.rack))];
+            own.extend(facts.excluded.then_some((EXCLUDE, "")));
             let node = Node {
                 ready: facts.ready,
                 network_unavailable: facts.cut,
                 unschedulable: facts.cordoned,
-                labels: own,
+                labels: labels(&own),
                 ..Node::default()
             };
             view.apply_node(NODES[*index].to_owned(), node)
