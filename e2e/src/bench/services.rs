@@ -2,6 +2,7 @@
 //! with MetalLB on the same cluster, beside the bare loop of writes that shows what its API server can do.
 //! `docs/performance.md` says what is measured and how.
 
+pub mod asked;
 pub mod client;
 pub mod cost;
 pub mod report;
@@ -15,11 +16,15 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use self::{client::Cluster, cost::Cost};
+use self::{
+    asked::Asked,
+    client::{Cluster, Watch},
+    cost::Cost,
+};
 use super::{
-    System, load, milliseconds, save,
+    Stolen, System, load, milliseconds, save,
     stage::{self, ASKER},
 };
 use crate::{
@@ -33,9 +38,11 @@ use crate::{
     },
 };
 
-/// Addresses for 16 384 Services.
-const POOL: &str = "10.200.0.0/18";
-/// Where Services made one by one get theirs: out of the way of the others.
+/// Addresses for 16 128 Services: all but the last 256 of 16 384.
+const POOL: &str = "10.200.0.0-10.200.62.255";
+/// Where Services made one by one get theirs, which no other is given.
+const SINGLE_POOL: &str = "10.200.63.0/24";
+/// The first of them.
 const SINGLE: Ipv4Addr = Ipv4Addr::new(10, 200, 63, 1);
 /// Their numbers begin here.
 const SINGLES: usize = 90_000;
@@ -46,8 +53,8 @@ const MEANWHILE: Duration = Duration::from_millis(5);
 /// Questions a second when it is waited until all are answered: few enough not to be the load themselves.
 const PACE: u32 = 4000;
 /// How long Services may take to get their addresses, and addresses their answers.
-const LIMIT: Duration = Duration::from_mins(20);
-/// Services of the bare loop, and of those that all wait when the pool comes.
+const LIMIT: Duration = Duration::from_mins(15);
+/// Services of the bare loop.
 const LOOP: usize = 2000;
 /// Requests under way at once in the bare loop.
 const LOOPS: [usize; 3] = [1, 8, 32];
@@ -87,36 +94,19 @@ pub struct Plan {
 /// What was seen, all of it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Results {
+    /// What each system did with each number of Services.
+    pub sizes: Vec<Size>,
     /// What the API server can do when nobody else asks anything of it.
-    pub bare: Bare,
-    /// What each system did.
-    pub systems: Vec<Measured>,
+    pub bare: Option<Bare>,
 }
 
-/// A bare loop of requests against the API server.
+/// A bare loop of requests against the API server, with all Services there and nothing installed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Bare {
     /// The machine's load.
     pub load: f64,
-    /// Services made in a second, 32 at a time.
-    pub made: f64,
     /// Statuses written in a second, by how many were under way at once.
     pub written: Vec<(usize, f64)>,
-}
-
-/// What one system did.
-#[derive(Debug, Clone, Serialize)]
-pub struct Measured {
-    /// Which.
-    pub system: System,
-    /// Services made one by one when there are no others.
-    pub alone: Vec<Single>,
-    /// At each size.
-    pub sizes: Vec<Size>,
-    /// Services that all waited when the pool came.
-    pub at_once: AtOnce,
-    /// Restarts with the most Services.
-    pub restart: Restart,
 }
 
 /// One Service, made when all was quiet.
@@ -124,66 +114,59 @@ pub struct Measured {
 pub struct Single {
     /// Milliseconds from the request that makes it until a watch shows its address.
     pub addressed: f64,
-    /// The same until the first answer to ARP; none if there was none within [`LIMIT`].
+    /// The same until the first answer to ARP; none if there was none within a minute.
     pub answered: Option<f64>,
 }
 
-/// So many Services.
+/// So many Services, which one system serves.
 #[derive(Debug, Clone, Serialize)]
 pub struct Size {
-    /// How many there are now.
+    /// Which.
+    pub system: System,
+    /// How many there are.
     pub services: usize,
-    /// How many were added.
-    pub added: usize,
-    /// The machine's load at the end.
+    /// The machine's load when all had their addresses.
     pub load: f64,
-    /// Seconds from the first request until all were made.
-    pub made: f64,
-    /// The same until all had an address, or until it was given up.
+    /// The part of the machine's time that its hypervisor gave to others until then, 0 to 1.
+    pub stolen: f64,
+    /// Seconds from the first address to the last, or until it was given up.
     pub addressed: f64,
     /// How many had one then.
     pub with_address: usize,
-    /// Seconds from the first request until all were answered for; none if some were not within [`LIMIT`].
+    /// Seconds from the first address until all were answered for; none if some were not within [`LIMIT`].
     pub answered: Option<f64>,
-    /// Seconds until the API server was quiet: events and statuses are written.
-    pub quiet: f64,
+    /// Seconds from the first address until the API server was quiet: events and statuses are written. None if addresses
+    /// were still being given when [`LIMIT`] was over.
+    pub quiet: Option<f64>,
     /// What the API server was asked meanwhile, by verb, resource and answer.
     pub requests: HashMap<String, f64>,
     /// What the daemons take at rest.
     pub cost: Cost,
     /// Services made one by one beside them.
     pub beside: Vec<Single>,
-    /// Seconds after the first request at which each got its address, in order.
+    /// How fast their addresses are answered for.
+    pub asked: Asked,
+    /// How fast the nodes' kernels answer for their own.
+    pub kernels: Asked,
+    /// Seconds after the first at which each got its address, in order.
     pub times: Vec<f64>,
     /// Milliseconds that answers took for an address that was there before, asked for one at a time until all had theirs.
     pub meanwhile: Vec<f64>,
-}
-
-/// Services that were there before the pool.
-#[derive(Debug, Clone, Serialize)]
-pub struct AtOnce {
-    /// How many.
-    pub services: usize,
-    /// The machine's load at the end.
-    pub load: f64,
-    /// Seconds from the first address to the last.
-    pub seconds: f64,
-    /// How many got one.
-    pub with_address: usize,
+    /// Restarts, with the most Services only.
+    pub restart: Option<Restart>,
 }
 
 /// SIGKILL to daemons, which the kubelet starts again.
 #[derive(Debug, Clone, Serialize)]
 pub struct Restart {
-    /// How many Services there were.
-    pub services: usize,
     /// The machine's load.
     pub load: f64,
     /// Seconds from the end of all speakers until the first and the last address was answered for; the last is none if
     /// some were not within [`LIMIT`].
     pub speakers: (Option<f64>, Option<f64>),
-    /// Seconds from the end of the controller until a Service made at that moment had its address.
-    pub controller: f64,
+    /// Seconds from the end of the controller until a Service made at that moment had its address; none where addresses
+    /// were still being given.
+    pub controller: Option<f64>,
 }
 
 /// Does everything in the plan; prints the table on standard output, and writes every sample to a file.
@@ -193,85 +176,133 @@ pub struct Restart {
 pub fn run(plan: &Plan) -> Result<()> {
     let lab = stage::raise(&plan.lab, plan.nodes, plan.keep)?;
     let cluster = Cluster::connect(&lab)?;
-    let most = plan.sizes.iter().copied().max().unwrap_or(1);
+    let steps = lab.steps();
     setup::remove(&lab)?;
     cluster.clear()?;
     let mut results = Results {
-        bare: bare(&lab, &cluster, most.min(LOOP))?,
-        systems: Vec::new(),
+        sizes: Vec::new(),
+        bare: None,
     };
-    for &system in &plan.systems {
-        let measured = measure(&lab, &cluster, system, plan)?;
-        results.systems.push(measured);
-        save("services.json", &results)?;
+    let mut present = 0;
+    for &size in &plan.sizes {
+        steps.say(&format!("making Services until there are {size}"));
+        cluster.make_endpoints(present..size)?;
+        cluster.make_services(present..size, None)?;
+        present = size;
+        for &system in &plan.systems {
+            install(&lab, system, plan.as_is)?;
+            let last = plan.sizes.last() == Some(&size);
+            let seen = measure(&lab, &cluster, system, size, plan, last)?;
+            steps.say(&told(&seen));
+            results.sizes.push(seen);
+            save("services.json", &results)?;
+            setup::remove(&lab)?;
+            cluster.clear_some(SINGLES..SINGLES + plan.singles + 2)?;
+            cluster.take_statuses(0..present)?;
+        }
     }
+    results.bare = Some(bare(&lab, &cluster, present.min(LOOP))?);
+    save("services.json", &results)?;
     println!("{}", report::table(&results));
+    cluster.clear()?;
     super::end(lab, plan.keep)
 }
 
 fn bare(lab: &Lab, cluster: &Cluster, services: usize) -> Result<Bare> {
     let steps = lab.steps();
     steps.say(&format!("the bare loop: {services} Services"));
-    let begun = Instant::now();
-    cluster.make_services(0..services, None)?;
-    let made = per_second(services, begun.elapsed());
     let mut written = Vec::new();
     for (round, at_once) in LOOPS.into_iter().enumerate() {
         // One at a time takes long, and needs no more to be known.
         let some = if at_once == 1 { services / 4 } else { services };
         let ip = Ipv4Addr::new(10, 201, u8::try_from(round)?, 1);
-        let took = cluster.write_statuses(0..some, at_once, ip)?;
+        let took = cluster.write_statuses(0..some.max(1), at_once, Some(ip))?;
         written.push((at_once, per_second(some, took)));
     }
-    steps.say(&format!("{made:.0} made, {written:.0?} written a second"));
-    cluster.clear()?;
-    let load = load();
+    steps.say(&format!("{written:.0?} written a second"));
     Ok(Bare {
-        load,
-        made,
+        load: load(),
         written,
     })
 }
 
-fn measure(lab: &Lab, cluster: &Cluster, system: System, plan: &Plan) -> Result<Measured> {
-    install(lab, system, plan.as_is)?;
-    add_pool(lab)?;
+/// Services that wait get their pool; then what the daemons take, and what one Service more does.
+fn measure(
+    lab: &Lab,
+    cluster: &Cluster,
+    system: System,
+    size: usize,
+    plan: &Plan,
+    last: bool,
+) -> Result<Size> {
     let steps = lab.steps();
+    add(lab, "L2Advertisement", "many", &json!({}))?;
+    let apart = json!({"addresses": [SINGLE_POOL], "autoAssign": false});
+    add(lab, "IPAddressPool", "single", &apart)?;
     let mut made = 0;
-    let alone = singles(lab, cluster, plan.singles, &mut made)?;
-    steps.say(&format!("{}: alone {}", system.title(), told(&alone)));
-    let mut sizes = Vec::new();
-    let mut present = 0;
-    for &size in &plan.sizes {
-        let grown = grow(lab, cluster, present..size, plan, &mut made)?;
-        present = size;
-        steps.say(&format!(
-            "{}: {} of {size} Services had an address after {:.1} s, all answered after {:.1?} s, quiet after {:.1} s; \
-             resident {} and {} KiB, at rest {:.4} and {:.4} cores; beside them {}",
-            system.title(),
-            grown.with_address,
-            grown.addressed,
-            grown.answered,
-            grown.quiet,
-            grown.cost.controller,
-            grown.cost.speaker,
-            grown.cost.controller_cpu,
-            grown.cost.speakers_cpu,
-            told(&grown.beside),
-        ));
-        sizes.push(grown);
-        save(&format!("services-{}.json", system.file()), &sizes)?;
+    singles(lab, cluster, 1, &mut made)?;
+    // What is told of those that wait.
+    wait_quiet(lab, cluster)?;
+    let watch = cluster.watch();
+    lab.wait("the watch", PATIENCE, || Ok(watch.count() == made))?;
+    let before = cluster.requests()?;
+    let stolen = Stolen::watch();
+    let prober = Prober::start(lab, ASKER, &[SINGLE], MEANWHILE)?;
+    add(lab, "IPAddressPool", "many", &json!({"addresses": [POOL]}))?;
+    let deadline = Instant::now() + LIMIT;
+    let mut told = Instant::now();
+    while watch.count() < size + made && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+        if told.elapsed() > Duration::from_secs(30) {
+            told = Instant::now();
+            steps.say(&format!("{} of {size} have an address", watch.count()));
+        }
     }
-    let restart = restart(lab, cluster, present, made)?;
-    steps.say(&format!("{}: {restart:?}", system.title()));
-    let at_once = at_once(lab, cluster, present.min(LOOP))?;
-    steps.say(&format!("{}: {at_once:?}", system.title()));
-    cluster.clear()?;
-    Ok(Measured {
+    let (load, stolen) = (load(), stolen.share());
+    let traces = prober.stop()?;
+    let got = watch.addressed();
+    let many = client::name(0)..client::name(size);
+    let those = got.iter().filter(|(name, _)| many.contains(*name));
+    let mut at: Vec<Duration> = those.map(|(_, (at, _))| *at).collect();
+    at.sort();
+    let begun = at.first().copied().context("no Service got an address")?;
+    let since = |at: Duration| at.saturating_sub(begun).as_secs_f64();
+    let addresses: Vec<Ipv4Addr> = got.values().map(|(_, address)| *address).collect();
+    let sweep = Sweep::start(lab, ASKER, addresses.iter().copied(), PACE)?;
+    sweep.wait(LIMIT);
+    let left = sweep.left();
+    let answers = sweep.stop()?;
+    let answered = answers.values().copied().max().filter(|_| left == 0);
+    // Who has given them only in part goes on.
+    let all = at.len() >= size;
+    let quiet = all.then(|| wait_quiet(lab, cluster)).transpose()?;
+    let requests = difference(&before, &cluster.requests()?);
+    let cost = cost::measure(lab, plan.window)?;
+    let singles_wanted = if all { plan.singles } else { 0 };
+    let beside = singles(lab, cluster, singles_wanted, &mut made)?;
+    let nodes = lab.hosts().into_iter();
+    let nodes = nodes.filter(|host| lab.nodes().contains(&host.name));
+    let kernels = asked::ask(lab, ASKER, &nodes.map(|host| host.ipv4).collect::<Vec<_>>())?;
+    let asked = asked::ask(lab, ASKER, &addresses)?;
+    let restart = last
+        .then(|| restart(lab, cluster, &watch, all.then_some(made)))
+        .transpose()?;
+    Ok(Size {
         system,
-        alone,
-        sizes,
-        at_once,
+        services: size,
+        load,
+        stolen,
+        addressed: at.last().copied().map(since).unwrap_or_default(),
+        with_address: at.len(),
+        answered: answered.map(since),
+        quiet: quiet.map(since),
+        requests,
+        cost,
+        beside,
+        asked,
+        kernels,
+        times: at.into_iter().map(since).collect(),
+        meanwhile: traces.get(&SINGLE).map(waits).unwrap_or_default(),
         restart,
     })
 }
@@ -296,18 +327,13 @@ fn install(lab: &Lab, system: System, as_is: bool) -> Result<()> {
     }
 }
 
-fn add_pool(lab: &Lab) -> Result<()> {
-    for (kind, spec) in [
-        ("L2Advertisement", json!({})),
-        ("IPAddressPool", json!({"addresses": [POOL]})),
-    ] {
-        let object = resources::object(kind, "many", &spec).to_string();
-        // The webhook is not up at once, and a busy API server may not answer in time.
-        lab.wait_for(&format!("the {kind}"), PATIENCE, || {
-            lab.apply(&object).map(Some)
-        })?;
-    }
-    Ok(())
+fn add(lab: &Lab, kind: &str, name: &str, spec: &Value) -> Result<()> {
+    let object = resources::object(kind, name, spec).to_string();
+    // The webhook is not up at once, and a busy API server may not answer in time.
+    lab.wait_for(&format!("{kind} {name}"), PATIENCE, || {
+        lab.apply(&object).map(Some)
+    })
+    .map(drop)
 }
 
 /// Makes Services one by one. They stay: a Service that goes makes MetalLB look at all others again, which takes minutes.
@@ -344,72 +370,6 @@ fn singles(lab: &Lab, cluster: &Cluster, count: usize, made: &mut usize) -> Resu
         thread::sleep(Duration::from_millis(500));
     }
     Ok(singles)
-}
-
-fn grow(
-    lab: &Lab,
-    cluster: &Cluster,
-    numbers: std::ops::Range<usize>,
-    plan: &Plan,
-    made_singly: &mut usize,
-) -> Result<Size> {
-    let (present, size) = (numbers.start, numbers.end);
-    let others = *made_singly;
-    cluster.make_endpoints(numbers.clone())?;
-    let watch = cluster.watch();
-    lab.wait("the watch", PATIENCE, || {
-        Ok(watch.count() == present + others)
-    })?;
-    let before = cluster.requests()?;
-    let prober = Prober::start(lab, ASKER, &[SINGLE], MEANWHILE)?;
-    let begun = now();
-    let since = |at: Duration| at.saturating_sub(begun).as_secs_f64();
-    cluster.make_services(numbers.clone(), None)?;
-    let made = since(now());
-    let deadline = Instant::now() + LIMIT;
-    let mut told = Instant::now();
-    while watch.count() < size + others && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(20));
-        if told.elapsed() > Duration::from_secs(30) {
-            told = Instant::now();
-            let steps = lab.steps();
-            steps.say(&format!("{} of {size} have an address", watch.count()));
-        }
-    }
-    let traces = prober.stop()?;
-    let meanwhile = traces.get(&SINGLE).map(waits).unwrap_or_default();
-    let got = watch.addressed();
-    let addressed = got.values().map(|(at, _)| *at).max();
-    let sweep = Sweep::start(lab, ASKER, got.values().map(|(_, address)| *address), PACE)?;
-    sweep.wait(LIMIT);
-    let left = sweep.left();
-    let answers = sweep.stop()?;
-    let answered = answers.values().copied().max().filter(|_| left == 0);
-    let quiet = wait_quiet(lab, cluster)?;
-    let requests = difference(&before, &cluster.requests()?);
-    let mut times: Vec<f64> = got
-        .iter()
-        .filter(|(name, _)| (client::name(present)..client::name(size)).contains(*name))
-        .map(|(_, (at, _))| since(*at))
-        .collect();
-    times.sort_by(f64::total_cmp);
-    let cost = cost::measure(lab, plan.window)?;
-    let beside = singles(lab, cluster, plan.singles, made_singly)?;
-    Ok(Size {
-        services: size,
-        added: size - present,
-        load: load(),
-        made,
-        addressed: addressed.map(since).unwrap_or_default(),
-        with_address: present + times.len(),
-        answered: answered.map(since),
-        quiet: since(quiet),
-        requests,
-        cost,
-        beside,
-        times,
-        meanwhile,
-    })
 }
 
 /// Milliseconds from each question to the first answer after it.
@@ -458,9 +418,8 @@ fn difference(before: &HashMap<String, f64>, after: &HashMap<String, f64>) -> Ha
     changed.filter(|(_, count)| *count > 0.0).collect()
 }
 
-fn restart(lab: &Lab, cluster: &Cluster, services: usize, made_singly: usize) -> Result<Restart> {
-    let watch = cluster.watch();
-    lab.wait("the watch", PATIENCE, || Ok(watch.count() >= services))?;
+/// `next`: the number of the Service to be made then; none where the controller is busy still.
+fn restart(lab: &Lab, cluster: &Cluster, watch: &Watch, next: Option<usize>) -> Result<Restart> {
     let addresses: Vec<Ipv4Addr> = watch
         .addressed()
         .values()
@@ -481,57 +440,31 @@ fn restart(lab: &Lab, cluster: &Cluster, services: usize, made_singly: usize) ->
     let since = |at: &Duration| at.saturating_sub(begun).as_secs_f64();
     let first = answers.values().min().map(since);
     let last = answers.values().max().map(since).filter(|_| left == 0);
+    let mut restart = Restart {
+        load: load(),
+        speakers: (first, last),
+        controller: None,
+    };
+    let Some(next) = next else {
+        return Ok(restart);
+    };
     wait_quiet(lab, cluster)?;
 
     let begun = now();
     for controller in controller {
         lab.kill(controller.pid, Signal::SIGKILL)?;
     }
-    let number = SINGLES + made_singly;
-    cluster.make_services(number..number + 1, Some(nth(SINGLE, made_singly)?))?;
+    let number = SINGLES + next;
+    cluster.make_services(number..number + 1, Some(nth(SINGLE, next)?))?;
     let (at, _) = lab.wait_for("an address from the controller", LIMIT, || {
         Ok(watch.of(&client::name(number)))
     })?;
-    let controller = since_seconds(begun, at);
-    Ok(Restart {
-        services,
-        load: load(),
-        speakers: (first, last),
-        controller,
-    })
+    restart.controller = Some(since_seconds(begun, at));
+    Ok(restart)
 }
 
 fn since_seconds(begun: Duration, at: Duration) -> f64 {
     at.saturating_sub(begun).as_secs_f64()
-}
-
-/// Every Service anew, without a pool; then the pool.
-fn at_once(lab: &Lab, cluster: &Cluster, services: usize) -> Result<AtOnce> {
-    cluster.clear()?;
-    resources::delete(lab, "IPAddressPool", "many")?;
-    cluster.make_endpoints(0..services)?;
-    cluster.make_services(0..services, None)?;
-    wait_quiet(lab, cluster)?;
-    let watch = cluster.watch();
-    thread::sleep(Duration::from_secs(1));
-    add_pool(lab)?;
-    let deadline = Instant::now() + LIMIT;
-    while watch.count() < services && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(20));
-    }
-    let seen = watch.addressed();
-    let times = || seen.values().map(|(at, _)| *at);
-    let (first, last) = (times().min(), times().max());
-    let seconds = match (first, last) {
-        (Some(first), Some(last)) => since_seconds(first, last),
-        _ => f64::NAN,
-    };
-    Ok(AtOnce {
-        services,
-        load: load(),
-        seconds,
-        with_address: seen.len(),
-    })
 }
 
 /// An address so many after the first.
@@ -541,11 +474,31 @@ fn nth(first: Ipv4Addr, number: usize) -> Result<Ipv4Addr> {
     ))
 }
 
-fn told(singles: &[Single]) -> String {
+fn told(size: &Size) -> String {
     let spread = |samples: Vec<f64>| super::report::Spread::of(samples);
-    let addressed = spread(singles.iter().map(|one| one.addressed).collect());
-    let answered = spread(singles.iter().filter_map(|one| one.answered).collect());
-    format!("address {addressed:.1?}, answer {answered:.1?} ms")
+    let beside = || size.beside.iter();
+    format!(
+        "{}: {} of {} Services had an address {:.1} s after the first, all answered after {:.1?} s, quiet after {:.1?} s; \
+         resident {} and {} KiB, at rest {:.4} and {:.4} cores; one more: address {:.1?}, answer {:.1?} ms; \
+         answers {:?}, kernels' {:?}; {:?}; load {:.1}, stolen {:.2}",
+        size.system.title(),
+        size.with_address,
+        size.services,
+        size.addressed,
+        size.answered,
+        size.quiet,
+        size.cost.controller,
+        size.cost.speaker,
+        size.cost.controller_cpu,
+        size.cost.speakers_cpu,
+        spread(beside().map(|one| one.addressed).collect()),
+        spread(beside().filter_map(|one| one.answered).collect()),
+        size.asked,
+        size.kernels,
+        size.restart,
+        size.load,
+        size.stolen,
+    )
 }
 
 #[allow(

@@ -152,7 +152,7 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 }
 
 /// A socket on `eth0` of the namespace the thread is in.
-pub(super) fn open() -> Result<Socket> {
+pub(crate) fn open() -> Result<Socket> {
     let protocol = Protocol::from(i32::from(ETHER_TYPE.to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))
         .context("cannot open a packet socket (root is needed)")?;
@@ -228,7 +228,7 @@ fn receive(socket: &Socket, us: Mac, seen: &Mutex<Seen>, stop: &AtomicBool) -> R
 }
 
 /// The next frame's length, and when the kernel got it.
-pub(super) fn stamped(socket: &Socket, frame: &mut [u8]) -> nix::Result<(usize, Duration)> {
+pub(crate) fn stamped(socket: &Socket, frame: &mut [u8]) -> nix::Result<(usize, Duration)> {
     let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
     let mut parts = [IoSliceMut::new(frame)];
     let received = recvmsg::<()>(
@@ -245,7 +245,7 @@ pub(super) fn stamped(socket: &Socket, frame: &mut [u8]) -> nix::Result<(usize, 
 }
 
 /// A broadcast request for `target`, padded to the least length of a frame.
-pub(super) fn request(us: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> [u8; 60] {
+pub(crate) fn request(us: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> [u8; 60] {
     let parts: [&[u8]; 9] = [
         &[0xff; 6],
         &us,
@@ -266,7 +266,7 @@ pub(super) fn request(us: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> [u8; 60] {
 }
 
 /// The address and the hardware address of a reply to us; gratuitous ones, which nobody asked for, are none.
-pub(super) fn reply(frame: &[u8], us: Mac) -> Option<(Ipv4Addr, Mac)> {
+pub(crate) fn reply(frame: &[u8], us: Mac) -> Option<(Ipv4Addr, Mac)> {
     let is_reply = frame.get(12..14)? == ETHER_TYPE.to_be_bytes() && frame.get(20..22)? == [0, 2];
     if !is_reply || frame.get(..6)? != us {
         return None;

@@ -33,6 +33,10 @@ const HOST: &str = "cp";
 const NAMESPACE: &str = "default";
 /// What all of them are labelled with.
 const LABEL: &str = "ferrolb.io/bench=services";
+/// The label by which Kubernetes gives a Service, and its EndpointSlices, to another proxy than kube-proxy
+/// (`service.kubernetes.io/service-proxy-name`): to none here. What a proxy on each node writes for thousands of Services
+/// takes more of one machine's processors than the whole of what is measured. No load balancer heeds it.
+const PROXY: &str = "service.kubernetes.io/service-proxy-name";
 /// Requests under way at once when objects are made: the API server's own limit is reached with fewer.
 const AT_ONCE: usize = 32;
 /// An API server that is busy is asked again so often.
@@ -131,6 +135,7 @@ impl Cluster {
                     "kubernetes.io/service-name": name(number),
                     "endpointslice.kubernetes.io/managed-by": "bench",
                     "ferrolb.io/bench": "services",
+                    PROXY: "none",
                 }},
                 "addressType": "IPv4",
                 "endpoints": [{"addresses": ["10.244.1.200"], "nodeName": node,
@@ -190,6 +195,23 @@ impl Cluster {
         })
     }
 
+    /// Deletes these Services and their endpoints, those that are there, and waits until they are gone.
+    ///
+    /// # Errors
+    /// The API server refuses one.
+    pub fn clear_some(&self, numbers: Range<usize>) -> Result<()> {
+        let services: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), NAMESPACE);
+        self.run(async move {
+            for number in numbers {
+                let name = name(number);
+                delete(&services, &name).await?;
+                delete(&slices, &name).await?;
+            }
+            Ok(())
+        })
+    }
+
     /// Follows the bench's Services from now on.
     pub fn watch(&self) -> Watch {
         let services: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
@@ -214,6 +236,14 @@ impl Cluster {
         Watch { seen, task }
     }
 
+    /// Takes from these Services what those who served them wrote: their addresses, and the pool's name.
+    ///
+    /// # Errors
+    /// The API server refuses one.
+    pub fn take_statuses(&self, numbers: Range<usize>) -> Result<()> {
+        self.write_statuses(numbers, AT_ONCE, None).map(drop)
+    }
+
     /// Writes a status into each of these Services, which nobody else serves, with so many requests under way: the bare
     /// loop that shows what the API server can do. Returns how long it took.
     ///
@@ -223,7 +253,7 @@ impl Cluster {
         &self,
         numbers: Range<usize>,
         at_once: usize,
-        ip: Ipv4Addr,
+        ip: Option<Ipv4Addr>,
     ) -> Result<Duration> {
         let api: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
         let begun = Instant::now();
@@ -231,8 +261,11 @@ impl Cluster {
             let api = &api;
             stream::iter(numbers)
                 .map(|number| async move {
-                    let ip = ip.to_string();
-                    let patch = json!({"status": {"loadBalancer": {"ingress": [{"ip": ip}]}}});
+                    let ingress = ip.map(|ip| json!([{"ip": ip.to_string()}]));
+                    let patch = json!({
+                        "metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": null}},
+                        "status": {"loadBalancer": {"ingress": ingress}, "conditions": null},
+                    });
                     let (name, patch) = (name(number), Patch::Merge(patch));
                     let how = PatchParams::default();
                     patiently(|| async { api.patch_status(&name, &how, &patch).await }).await
@@ -299,7 +332,7 @@ fn run<T: Send + 'static>(
 fn service(number: usize, wanted: Option<Ipv4Addr>) -> Value {
     let annotations = wanted.map(|ip| json!({"metallb.io/loadBalancerIPs": ip.to_string()}));
     json!({
-        "metadata": {"name": name(number), "labels": {"ferrolb.io/bench": "services"}, "annotations": annotations},
+        "metadata": {"name": name(number), "labels": {"ferrolb.io/bench": "services", PROXY: "none"}, "annotations": annotations},
         "spec": {
             "type": "LoadBalancer",
             // There are but 2768 of them.
@@ -348,6 +381,18 @@ where
         tokio::time::sleep(PAUSE).await;
     }
     bail!("the bench's objects do not go: {said}")
+}
+
+async fn delete<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let how = DeleteParams::default();
+    let there = patiently(|| async { api.get_metadata_opt(name).await }).await?;
+    if there.is_some() {
+        patiently(|| async { api.delete(name, &how).await }).await?;
+    }
+    Ok(())
 }
 
 /// Tries again where the API server is only busy.

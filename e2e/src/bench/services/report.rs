@@ -2,32 +2,38 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{Bare, Measured, Results, Single, Size, cost::Cost, per_second};
+use super::{Bare, Results, Single, Size, asked::Asked, cost::Cost, per_second};
 use crate::bench::{System, report::Spread};
 
 /// A question, and how a system's samples answer it.
-type Row = (String, Box<dyn Fn(&Measured) -> Option<f64>>);
+type Row = (&'static str, Box<dyn Fn(&Size) -> Option<f64>>);
 
-/// The table: a row for each question, MetalLB, FerroLB, and FerroLB's part of MetalLB's.
+/// The table: a row for each question and size, MetalLB, FerroLB, and FerroLB's part of MetalLB's.
 pub fn table(results: &Results) -> String {
     let mut text =
         String::from("| what | MetalLB | FerroLB | FerroLB / MetalLB |\n|---|---|---|---|\n");
-    let of = |wanted: System| results.systems.iter().find(|one| one.system == wanted);
-    let (theirs, ours) = (of(System::MetalLb), of(System::FerroLb));
-    let sizes = results.systems.first().map(|one| &one.sizes);
-    let sizes = sizes
-        .into_iter()
-        .flatten()
-        .flat_map(|size| of_size(size.services));
-    for (what, value) in of_one().into_iter().chain(sizes).chain(of_all()) {
-        let (theirs, ours) = (theirs.and_then(&value), ours.and_then(&value));
-        let cell = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), digits);
-        let ratio = theirs.zip(ours).map(|(theirs, ours)| ours / theirs);
-        let cells = [cell(theirs), cell(ours), cell(ratio)].join(" | ");
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "| {what} | {cells} |");
+    let mut sizes: Vec<usize> = results.sizes.iter().map(|size| size.services).collect();
+    sizes.dedup();
+    let rows = rows();
+    for services in sizes {
+        let of = |system: System| {
+            let mut seen = results.sizes.iter();
+            seen.find(|one| one.system == system && one.services == services)
+        };
+        let (theirs, ours) = (of(System::MetalLb), of(System::FerroLb));
+        for (what, value) in &rows {
+            let (theirs, ours) = (theirs.and_then(value), ours.and_then(value));
+            if theirs.or(ours).is_none() {
+                continue;
+            }
+            let cell = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), digits);
+            let ratio = theirs.zip(ours).map(|(theirs, ours)| ours / theirs);
+            let cells = [cell(theirs), cell(ours), cell(ratio)].join(" | ");
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "| {services}: {what} | {cells} |");
+        }
     }
-    text + &loops(&results.bare)
+    text + &results.bare.as_ref().map(loops).unwrap_or_default()
 }
 
 fn loops(bare: &Bare) -> String {
@@ -37,15 +43,14 @@ fn loops(bare: &Bare) -> String {
         .map(|(at_once, rate)| format!("{rate:.0} ({at_once} at a time)"))
         .collect();
     format!(
-        "\nThe API server alone: {:.0} Services made, and statuses written {} a second (load {:.1}).\n",
-        bare.made,
+        "\nThe API server alone: statuses written {} a second (load {:.1}).\n",
         written.join(", "),
         bare.load
     )
 }
 
-fn row(what: &str, value: impl Fn(&Measured) -> Option<f64> + 'static) -> Row {
-    (what.to_owned(), Box::new(value))
+fn row(what: &'static str, value: impl Fn(&Size) -> Option<f64> + 'static) -> Row {
+    (what, Box::new(value))
 }
 
 fn addressed(singles: &[Single]) -> Option<Spread> {
@@ -56,52 +61,37 @@ fn answered(singles: &[Single]) -> Option<Spread> {
     Spread::of(singles.iter().filter_map(|one| one.answered))
 }
 
-fn of_one() -> Vec<Row> {
+fn rows() -> Vec<Row> {
+    let cost = |what, value: fn(&Cost) -> f64| row(what, move |size| Some(value(&size.cost)));
+    let asked = |what, value: fn(&Asked) -> f64| row(what, move |size| Some(value(&size.asked)));
+    let kernels =
+        |what, value: fn(&Asked) -> f64| row(what, move |size| Some(value(&size.kernels)));
+    // Of one Service there is nothing between the first and the last.
+    let many = |what, value: fn(&Size) -> Option<f64>| {
+        row(what, move |size| value(size).filter(|_| size.services > 1))
+    };
+    let meanwhile = |size: &Size| Spread::of(size.meanwhile.iter().copied());
+    let killed = |what, value: fn(&super::Restart) -> Option<f64>| {
+        row(what, move |size| value(size.restart.as_ref()?))
+    };
     vec![
-        row("one Service: until its address, alone, ms p50", |one| {
-            Some(addressed(&one.alone)?.p50)
-        }),
-        row(
-            "one Service: until the first answer, alone, ms p50",
-            |one| Some(answered(&one.alone)?.p50),
-        ),
-        row("the same, p99", |one| Some(answered(&one.alone)?.p99)),
-    ]
-}
-
-fn of_size(services: usize) -> Vec<Row> {
-    let at = move |what: &str, value: fn(&Size) -> Option<f64>| {
-        row(&format!("{services} Services: {what}"), move |one| {
-            let mut sizes = one.sizes.iter();
-            value(sizes.find(|size| size.services == services)?)
-        })
-    };
-    let cost = move |what: &str, value: fn(&Cost) -> f64| {
-        row(&format!("{services} Services: {what}"), move |one| {
-            let mut sizes = one.sizes.iter();
-            Some(value(&sizes.find(|size| size.services == services)?.cost))
-        })
-    };
-    let growth = [
-        at("given an address in a second, as they are made", |size| {
+        many("Services that waited given an address a second", |size| {
             let time = Duration::from_secs_f64(size.addressed.max(0.001));
-            Some(per_second(size.times.len(), time))
+            Some(per_second(size.with_address, time))
         }),
-        at("seconds until all have an address", |size| {
+        many("seconds until all have an address", |size| {
             (size.with_address >= size.services).then_some(size.addressed)
         }),
-        at("seconds until all are answered", |size| size.answered),
-        at("seconds until events and statuses are written", |size| {
-            Some(size.quiet)
+        many("seconds until all are answered", |size| size.answered),
+        many("seconds until events and statuses are written", |size| {
+            size.quiet
         }),
-        at("an answer meanwhile, ms p50", |size| {
-            Some(Spread::of(size.meanwhile.iter().copied())?.p50)
+        row("an answer meanwhile, ms p50", move |size| {
+            Some(meanwhile(size).filter(|_| size.services > 1)?.p50)
         }),
-        at("an answer meanwhile, ms p99", |size| {
-            Some(Spread::of(size.meanwhile.iter().copied())?.p99)
+        row("an answer meanwhile, ms p99", move |size| {
+            Some(meanwhile(size).filter(|_| size.services > 1)?.p99)
         }),
-    ];
-    let rest = [
         cost("controller's resident memory, MiB", |cost| {
             mebi(cost.controller)
         }),
@@ -112,40 +102,36 @@ fn of_size(services: usize) -> Vec<Row> {
         cost("both daemons' control groups, MiB", |cost| {
             mebi(cost.controller_group + cost.speaker_group)
         }),
-        cost("at rest, thousandths of a core, all daemons", |cost| {
-            (cost.controller_cpu + cost.speakers_cpu) * 1000.0
+        cost("at rest, thousandths of a core, controller", |cost| {
+            cost.controller_cpu * 1000.0
         }),
-        at("one more: until its address, ms p50", |size| {
+        cost("at rest, thousandths of a core, all speakers", |cost| {
+            cost.speakers_cpu * 1000.0
+        }),
+        row("one more: until its address, ms p50", |size| {
             Some(addressed(&size.beside)?.p50)
         }),
-        at("one more: until the first answer, ms p50", |size| {
+        row("one more: until the first answer, ms p50", |size| {
             Some(answered(&size.beside)?.p50)
         }),
-    ];
-    let growth = growth.into_iter().filter(|_| services > 1);
-    growth.chain(rest).collect()
-}
-
-fn of_all() -> Vec<Row> {
-    vec![
-        row(
-            "Services that waited for a pool: given an address in a second",
-            |one| {
-                let time = Duration::try_from_secs_f64(one.at_once.seconds).ok()?;
-                Some(per_second(one.at_once.with_address, time))
-            },
-        ),
-        row(
+        row("the same, p99", |size| Some(answered(&size.beside)?.p99)),
+        asked("answers one at a time, µs p50", |asked| asked.p50),
+        asked("answers one at a time, µs p99", |asked| asked.p99),
+        asked("answers a second, 64 outstanding", |asked| asked.per_second),
+        kernels("kernels' own, µs p50", |asked| asked.p50),
+        kernels("kernels' own, µs p99", |asked| asked.p99),
+        kernels("kernels' own, a second", |asked| asked.per_second),
+        killed(
             "all speakers killed: seconds until the first answer",
-            |one| one.restart.speakers.0,
+            |one| one.speakers.0,
         ),
-        row(
+        killed(
             "all speakers killed: seconds until all are answered",
-            |one| one.restart.speakers.1,
+            |one| one.speakers.1,
         ),
-        row(
+        killed(
             "controller killed: seconds until a new Service has its address",
-            |one| Some(one.restart.controller),
+            |one| one.controller,
         ),
     ]
 }
