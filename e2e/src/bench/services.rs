@@ -54,6 +54,8 @@ const MEANWHILE: Duration = Duration::from_millis(5);
 const PACE: u32 = 4000;
 /// How long Services may take to get their addresses, and addresses their answers.
 const LIMIT: Duration = Duration::from_mins(15);
+/// How long one address may take to be answered for.
+const ANSWERED: Duration = Duration::from_mins(1);
 /// Services of the bare loop.
 const LOOP: usize = 2000;
 /// Requests under way at once in the bare loop.
@@ -114,7 +116,7 @@ pub struct Bare {
 pub struct Single {
     /// Milliseconds from the request that makes it until a watch shows its address.
     pub addressed: f64,
-    /// The same until the first answer to ARP; none if there was none within a minute.
+    /// The same until the first answer to ARP; none if there was none within [`ANSWERED`].
     pub answered: Option<f64>,
 }
 
@@ -140,7 +142,7 @@ pub struct Size {
     pub quiet: Option<f64>,
     /// What the API server was asked meanwhile, by verb, resource and answer.
     pub requests: HashMap<String, f64>,
-    /// What the daemons take at rest.
+    /// What the daemons take, at rest unless addresses were still being given.
     pub cost: Cost,
     /// Services made one by one beside them.
     pub beside: Vec<Single>,
@@ -189,22 +191,22 @@ pub fn run(plan: &Plan) -> Result<()> {
         cluster.make_endpoints(present..size)?;
         cluster.make_services(present..size, None)?;
         present = size;
+        let last = plan.sizes.last() == Some(&size);
+        if last {
+            results.bare = Some(bare(&lab, &cluster, present.min(LOOP))?);
+        }
         for &system in &plan.systems {
+            setup::remove(&lab)?;
+            cluster.clear_some(SINGLES..SINGLES + plan.singles + 2)?;
+            cluster.take_statuses(0..present)?;
             install(&lab, system, plan.as_is)?;
-            let last = plan.sizes.last() == Some(&size);
             let seen = measure(&lab, &cluster, system, size, plan, last)?;
             steps.say(&told(&seen));
             results.sizes.push(seen);
             save("services.json", &results)?;
-            setup::remove(&lab)?;
-            cluster.clear_some(SINGLES..SINGLES + plan.singles + 2)?;
-            cluster.take_statuses(0..present)?;
         }
     }
-    results.bare = Some(bare(&lab, &cluster, present.min(LOOP))?);
-    save("services.json", &results)?;
     println!("{}", report::table(&results));
-    cluster.clear()?;
     super::end(lab, plan.keep)
 }
 
@@ -272,9 +274,9 @@ fn measure(
     sweep.wait(LIMIT);
     let left = sweep.left();
     let answers = sweep.stop()?;
-    let answered = answers.values().copied().max().filter(|_| left == 0);
     // Who has given them only in part goes on.
     let all = at.len() >= size;
+    let answered = answers.values().copied().max().filter(|_| left == 0 && all);
     let quiet = all.then(|| wait_quiet(lab, cluster)).transpose()?;
     let requests = difference(&before, &cluster.requests()?);
     let cost = cost::measure(lab, plan.window)?;
@@ -284,10 +286,7 @@ fn measure(
     let nodes = nodes.filter(|host| lab.nodes().contains(&host.name));
     let kernels = asked::ask(lab, ASKER, &nodes.map(|host| host.ipv4).collect::<Vec<_>>())?;
     let asked = asked::ask(lab, ASKER, &addresses)?;
-    let restart = last
-        .then(|| restart(lab, cluster, &watch, all.then_some(made)))
-        .transpose()?;
-    Ok(Size {
+    let mut seen = Size {
         system,
         services: size,
         load,
@@ -303,14 +302,22 @@ fn measure(
         kernels,
         times: at.into_iter().map(since).collect(),
         meanwhile: traces.get(&SINGLE).map(waits).unwrap_or_default(),
-        restart,
-    })
+        restart: None,
+    };
+    if last {
+        let next = all.then_some(made);
+        match restart(lab, cluster, &watch, next) {
+            Ok(restart) => seen.restart = Some(restart),
+            // What was seen before is worth keeping.
+            Err(error) => steps.say(&format!("no figures of restarts: {error:#}")),
+        }
+    }
+    Ok(seen)
 }
 
 /// Each by its own manifests, configured by custom resources, so that both write every status.
 fn install(lab: &Lab, system: System, as_is: bool) -> Result<()> {
     lab.steps().say(&format!("installing {}", system.title()));
-    setup::remove(lab)?;
     match system {
         System::FerroLb => {
             if !as_is {
@@ -349,9 +356,11 @@ fn singles(lab: &Lab, cluster: &Cluster, count: usize, made: &mut usize) -> Resu
         thread::sleep(Duration::from_millis(300));
         let begun = now();
         cluster.make_services(number..number + 1, Some(address))?;
-        let deadline = Instant::now() + Duration::from_mins(1);
+        let asked = Instant::now();
         let (mut addressed, mut answered) = (None, None);
-        while (addressed.is_none() || answered.is_none()) && Instant::now() < deadline {
+        while addressed.is_none() && asked.elapsed() < LIMIT
+            || answered.is_none() && asked.elapsed() < ANSWERED
+        {
             thread::sleep(Duration::from_millis(5));
             addressed = watch.of(&client::name(number)).map(|(at, _)| at);
             answered = prober
@@ -361,7 +370,7 @@ fn singles(lab: &Lab, cluster: &Cluster, count: usize, made: &mut usize) -> Resu
         }
         prober.stop()?;
         let since = |at: Duration| milliseconds(at.saturating_sub(begun));
-        let addressed = since(addressed.context("a Service got no address within a minute")?);
+        let addressed = since(addressed.context("a Service got no address")?);
         singles.push(Single {
             addressed,
             answered: answered.map(since),

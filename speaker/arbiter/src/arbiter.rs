@@ -92,9 +92,12 @@ pub struct Arbiter {
     moving: BTreeSet<IpAddr>,
     /// What is to move and stays, so that it is looked at again when nodes come and go.
     staying: BTreeSet<IpAddr>,
-    /// The addresses to be decided again, some at a time.
+    /// The addresses to be decided again, some at a time, and the last that was.
     unsettled: BTreeSet<IpAddr>,
+    settled: Option<IpAddr>,
     last_input: Instant,
+    /// When the answer to the last probe was due: nothing wakes this node then that was answered, but it is still to be there.
+    due: Instant,
     /// When anything was heard of another host, and of one that is no peer.
     heard: Option<Instant>,
     heard_host: Option<Instant>,
@@ -151,7 +154,9 @@ impl Arbiter {
             moving: BTreeSet::new(),
             staying: BTreeSet::new(),
             unsettled: BTreeSet::new(),
+            settled: None,
             last_input: now,
+            due: now,
             heard: None,
             heard_host: None,
             asked_around: None,
@@ -177,6 +182,14 @@ impl Arbiter {
             .next_deadline(self.now)
             .filter(|_| self.may_claim());
         self.timers.first().into_iter().chain(claims).min()
+    }
+
+    /// From when on this node is late that does nothing: the next deadline, or before it the end of the time that a peer had
+    /// to answer in, even if it has. Who keeps answers back where this one stands still counts from here.
+    pub fn owed(&self) -> Option<Instant> {
+        let due = Some(self.due).filter(|due| *due > self.now);
+        self.next_deadline()
+            .map(|next| due.map_or(next, |due| next.min(due)))
     }
 
     /// Tells the machine what happened, `now`: what to do, in order.
@@ -336,9 +349,14 @@ impl Arbiter {
         if late <= LATE {
             return;
         }
+        let away = if self.due > self.last_input {
+            late.max(self.now.saturating_duration_since(self.due))
+        } else {
+            late
+        };
         self.still = self.still.saturating_add(late);
         self.restart_windows();
-        if late > ABSENT.min(self.profile.patience) {
+        if away > ABSENT.min(self.profile.patience) {
             self.stable_since = self.now;
             self.report(Report::StoodStill(late));
             // Who stands still again and again would never answer if it asked every time.
@@ -452,7 +470,8 @@ impl Arbiter {
                 })
                 || self
                     .hello
-                    .is_some_and(|(nonce, at)| nonce == frame.nonce && now < at + ms(1000));
+                    .is_some_and(|(nonce, at)| nonce == frame.nonce && now < at + ms(1000))
+                    && peer.greeted.replace(frame.nonce) != Some(frame.nonce);
             let fresh = peer.answers(frame.nonce, now, self.still)
                 || asked
                 || self.mutated(Mutation::SkipNonce);

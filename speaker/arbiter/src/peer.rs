@@ -78,6 +78,8 @@ pub(crate) struct Peer {
     pub answered: Option<Instant>,
     /// How many own stalls excused its silence since.
     pub excused: u32,
+    /// Which of my introductions it answered last.
+    pub greeted: Option<u32>,
     /// The last probe that counts for the watch.
     pub probed: Option<Instant>,
     pub next_probe: Instant,
@@ -139,6 +141,7 @@ impl Peer {
             timed_from: now,
             answered: None,
             excused: 0,
+            greeted: None,
             probed: None,
             next_probe: now,
             highest: None,

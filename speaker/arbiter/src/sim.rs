@@ -9,6 +9,7 @@ mod crowd;
 mod handovers;
 mod history;
 mod many;
+mod presence;
 mod random;
 mod scenarios;
 mod strangers;

@@ -138,7 +138,7 @@ impl Segment {
         let mut alarm = Alarm::new();
         loop {
             let deadline = self.next_deadline();
-            self.promise(deadline);
+            self.promise(deadline.into_iter().chain(self.arbiter.owed()).min());
             alarm.set(deadline);
             let drained = tokio::select! {
                 told = news.recv() => match told {

@@ -5,6 +5,8 @@ use std::{fmt::Write as _, time::Duration};
 use super::{Bare, Results, Single, Size, asked::Asked, cost::Cost, per_second};
 use crate::bench::{System, report::Spread};
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// A question, and how a system's samples answer it.
 type Row = (&'static str, Box<dyn Fn(&Size) -> Option<f64>>);
 
@@ -79,6 +81,9 @@ fn rows() -> Vec<Row> {
             let time = Duration::from_secs_f64(size.addressed.max(0.001));
             Some(per_second(size.with_address, time))
         }),
+        many("Services with an address when it was given up", |size| {
+            (size.with_address < size.services).then(|| per_second(size.with_address, SECOND))
+        }),
         many("seconds until all have an address", |size| {
             (size.with_address >= size.services).then_some(size.addressed)
         }),
@@ -102,11 +107,11 @@ fn rows() -> Vec<Row> {
         cost("both daemons' control groups, MiB", |cost| {
             mebi(cost.controller_group + cost.speaker_group)
         }),
-        cost("at rest, thousandths of a core, controller", |cost| {
-            cost.controller_cpu * 1000.0
+        row("at rest, thousandths of a core, controller", |size| {
+            size.quiet.map(|_| size.cost.controller_cpu * 1000.0)
         }),
-        cost("at rest, thousandths of a core, all speakers", |cost| {
-            cost.speakers_cpu * 1000.0
+        row("at rest, thousandths of a core, all speakers", |size| {
+            size.quiet.map(|_| size.cost.speakers_cpu * 1000.0)
         }),
         row("one more: until its address, ms p50", |size| {
             Some(addressed(&size.beside)?.p50)

@@ -27,6 +27,9 @@ const SPOKEN_FOR: Duration = ms(30_000);
 /// For how long who was away yields to whoever holds what it held, whatever the order.
 const AWAY: Duration = ms(2000);
 
+/// How many introductions, 200 ms apart, are to all.
+pub(super) const FIRST: u32 = 3;
+
 /// How long all together take to answer who introduces itself, so that its socket holds their answers, and before it does so
 /// again, 200 ms later; and as how many may do so in a millisecond.
 const GREETED: Duration = ms(150);
@@ -407,7 +410,7 @@ impl Arbiter {
         if blind != std::mem::replace(&mut self.blind, blind) {
             self.settle_all();
         }
-        if self.hellos < 3 {
+        if self.hellos < FIRST {
             let subject = if self.held.is_empty() {
                 NodeId::NOBODY
             } else {

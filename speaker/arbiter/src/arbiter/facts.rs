@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Unbounded};
 
+use super::acquaint::FIRST;
 use super::{Arbiter, STOP, ms};
 use crate::event::{Candidates, Output, PeerFacts};
 use crate::frame::NodeId;
@@ -85,7 +87,10 @@ impl Arbiter {
             }
         }
         self.rewatch();
-        self.timers.set_earlier(Deadline::Hello, self.now);
+        // The first introductions keep their pace, so that each can be answered before the next.
+        if self.hellos >= FIRST {
+            self.timers.set_earlier(Deadline::Hello, self.now);
+        }
     }
 
     pub(super) fn set_view(&mut self, address: IpAddr, candidates: Option<Candidates>) {
@@ -166,9 +171,14 @@ impl Arbiter {
     pub(super) fn settle_some(&mut self) {
         let some = PAIRS_AT_ONCE / (self.peers.len() + 1);
         for _ in 0..some.clamp(1, SETTLED_AT_ONCE) {
-            let Some(address) = self.unsettled.pop_first() else {
+            // In turn, so that all come to it however often it begins anew.
+            let after = self.settled.map_or(Unbounded, Excluded);
+            let next = self.unsettled.range((after, Unbounded)).next();
+            let Some(address) = next.or_else(|| self.unsettled.first()).copied() else {
                 return;
             };
+            self.unsettled.remove(&address);
+            self.settled = Some(address);
             self.settle(address);
         }
         if !self.unsettled.is_empty() {

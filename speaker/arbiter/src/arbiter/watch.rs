@@ -163,7 +163,8 @@ impl Arbiter {
             peer.next_probe = next;
         }
         self.probe(node, None);
-        self.timers.set(Deadline::Peer(node), now + profile.timeout);
+        self.due = now + profile.timeout;
+        self.timers.set(Deadline::Peer(node), self.due);
     }
 
     /// A peer probes me. Whom I would probe soon I probe at once: so two that watch each other fall into step, and each wakes
