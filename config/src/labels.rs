@@ -36,6 +36,7 @@ impl From<BTreeMap<String, String>> for Labels {
         let mut list: Vec<_> = pairs
             .map(|(key, value)| (key.into_boxed_str(), value.into_boxed_str()))
             .collect();
+        // Collecting makes room for four at least.
         list.shrink_to_fit();
         Self(list)
     }

@@ -197,6 +197,7 @@ pub fn run(plan: &Plan) -> Result<()> {
         }
         for &system in &plan.systems {
             setup::remove(&lab)?;
+            // One before the pool, one after the controller's restart.
             cluster.clear_some(SINGLES..SINGLES + plan.singles + 2)?;
             cluster.take_statuses(0..present)?;
             install(&lab, system, plan.as_is)?;
@@ -216,9 +217,13 @@ fn bare(lab: &Lab, cluster: &Cluster, services: usize) -> Result<Bare> {
     let mut written = Vec::new();
     for (round, at_once) in LOOPS.into_iter().enumerate() {
         // One at a time takes long, and needs no more to be known.
-        let some = if at_once == 1 { services / 4 } else { services };
+        let some = if at_once == 1 {
+            services.div_ceil(4)
+        } else {
+            services
+        };
         let ip = Ipv4Addr::new(10, 201, u8::try_from(round)?, 1);
-        let took = cluster.write_statuses(0..some.max(1), at_once, Some(ip))?;
+        let took = cluster.write_statuses(0..some, at_once, Some(ip))?;
         written.push((at_once, per_second(some, took)));
     }
     steps.say(&format!("{written:.0?} written a second"));

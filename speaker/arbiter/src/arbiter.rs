@@ -94,10 +94,10 @@ pub struct Arbiter {
     staying: BTreeSet<IpAddr>,
     /// The addresses to be decided again, some at a time, and the last that was.
     unsettled: BTreeSet<IpAddr>,
-    settled: Option<IpAddr>,
+    last_settled: Option<IpAddr>,
     last_input: Instant,
     /// When the answer to the last probe was due: nothing wakes this node then that was answered, but it is still to be there.
-    due: Instant,
+    answer_due: Instant,
     /// When anything was heard of another host, and of one that is no peer.
     heard: Option<Instant>,
     heard_host: Option<Instant>,
@@ -114,7 +114,7 @@ pub struct Arbiter {
     hello: Option<(u32, Instant)>,
     hellos: u32,
     /// Who introduced themselves and are to be answered.
-    greeted: BTreeMap<NodeId, (Frame, Mac)>,
+    introduced: BTreeMap<NodeId, (Frame, Mac)>,
     /// How many peers never showed themselves here and should have.
     blind: usize,
     /// Some peer is MetalLB's.
@@ -154,9 +154,9 @@ impl Arbiter {
             moving: BTreeSet::new(),
             staying: BTreeSet::new(),
             unsettled: BTreeSet::new(),
-            settled: None,
+            last_settled: None,
             last_input: now,
-            due: now,
+            answer_due: now,
             heard: None,
             heard_host: None,
             asked_around: None,
@@ -166,7 +166,7 @@ impl Arbiter {
             stable_since: now,
             hello: None,
             hellos: 0,
-            greeted: BTreeMap::new(),
+            introduced: BTreeMap::new(),
             blind: 0,
             legacy: false,
             out: Vec::new(),
@@ -184,10 +184,11 @@ impl Arbiter {
         self.timers.first().into_iter().chain(claims).min()
     }
 
-    /// From when on this node is late that does nothing: the next deadline, or before it the end of the time that a peer had
-    /// to answer in, even if it has. Who keeps answers back where this one stands still counts from here.
+    /// From when on this node counts as standing still if it does nothing: the next deadline, or before it the end of the time
+    /// that a peer had to answer in, even if it has. [`Mute`](Output::Mute) goes by it, and so should the shell where it
+    /// keeps answers back because the machine was not asked for long.
     pub fn owed(&self) -> Option<Instant> {
-        let due = Some(self.due).filter(|due| *due > self.now);
+        let due = Some(self.answer_due).filter(|due| *due > self.now);
         self.next_deadline()
             .map(|next| due.map_or(next, |due| next.min(due)))
     }
@@ -349,8 +350,9 @@ impl Arbiter {
         if late <= LATE {
             return;
         }
-        let away = if self.due > self.last_input {
-            late.max(self.now.saturating_duration_since(self.due))
+        // Longer than it is late, where nothing was to wake it since.
+        let away = if self.answer_due > self.last_input {
+            late.max(self.now.saturating_duration_since(self.answer_due))
         } else {
             late
         };
@@ -471,7 +473,7 @@ impl Arbiter {
                 || self
                     .hello
                     .is_some_and(|(nonce, at)| nonce == frame.nonce && now < at + ms(1000))
-                    && peer.greeted.replace(frame.nonce) != Some(frame.nonce);
+                    && peer.answered_hello.replace(frame.nonce) != Some(frame.nonce);
             let fresh = peer.answers(frame.nonce, now, self.still)
                 || asked
                 || self.mutated(Mutation::SkipNonce);

@@ -16,6 +16,8 @@
 //!   [`Arbiter::next_deadline`], then sends [`Input::Tick`]. `now` is read (`CLOCK_MONOTONIC`) right before the call, not
 //!   when a frame came: that the call is late is how the machine notices that it stood still. A deadline missed by more
 //!   than 20 ms restarts its windows, so the task must not wait for anything else.
+//! * The responder may answer from the table for so long after [`Arbiter::owed`] as the patience of peers lasts, and no longer
+//!   without a call: where this task stands still, another node takes over.
 //! * Every received ARP and NDP frame on the interface goes through [`Key::open`] (padding or Nonce option, and the
 //!   address: target of a question, sender of an answer). Opened: [`Input::Frame`] with the sender's hardware address as
 //!   ARP or the link-layer option has it. Not opened, and saying where an address is: [`Input::Plain`], for addresses in

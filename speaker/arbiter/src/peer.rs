@@ -79,7 +79,7 @@ pub(crate) struct Peer {
     /// How many own stalls excused its silence since.
     pub excused: u32,
     /// Which of my introductions it answered last.
-    pub greeted: Option<u32>,
+    pub answered_hello: Option<u32>,
     /// The last probe that counts for the watch.
     pub probed: Option<Instant>,
     pub next_probe: Instant,
@@ -141,7 +141,7 @@ impl Peer {
             timed_from: now,
             answered: None,
             excused: 0,
-            greeted: None,
+            answered_hello: None,
             probed: None,
             next_probe: now,
             highest: None,

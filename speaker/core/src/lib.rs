@@ -20,6 +20,7 @@
 //! | `nodes` | which nodes may announce, are willing and are believed to live, and whom the exclude label keeps out |
 //! | `field` | who of them may announce the Services of a pool |
 //! | `view` | all facts, indexed; which Services a change touches |
+//! | `few` | a set that nearly always has one member |
 //! | `reach` | on which interfaces an address is answered for |
 //! | `decide` | may this node announce this Service; who may answer for an address |
 //! | `reason` | why not, in MetalLB's word and in a sentence |

@@ -111,9 +111,8 @@ impl Book {
     }
 
     /// An object is there, and says this.
-    pub fn see(&mut self, object: String, shown: Shown, now: Instant) {
+    pub fn see(&mut self, object: String, mut shown: Shown, now: Instant) {
         self.lose(&object, now);
-        let mut shown = shown;
         // One text for all that know the name.
         if let Some((known, _)) = self.wanted.get_key_value(&shown.service) {
             shown.service = known.clone();

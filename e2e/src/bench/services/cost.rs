@@ -165,9 +165,10 @@ mod tests {
     #[test]
     fn a_process_has_memory_and_uses_the_processor() {
         let us = std::process::id();
-        assert!(status(us, "VmRSS").unwrap() > 100);
-        // Other tests of this process make it grow and shrink meanwhile, so that the two cannot be compared.
-        assert!(status(us, "VmHWM").unwrap() > 100);
+        let now = status(us, "VmRSS").unwrap();
+        assert!(now > 100);
+        // Read after it, for other tests make the process grow meanwhile; the kernel counts to some pages for each processor.
+        assert!(status(us, "VmHWM").unwrap() + 1024 >= now);
         assert!(status(us, "None").is_err());
         assert!(processor(us).unwrap() > Duration::ZERO);
     }

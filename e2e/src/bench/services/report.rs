@@ -5,8 +5,6 @@ use std::{fmt::Write as _, time::Duration};
 use super::{Bare, Results, Single, Size, asked::Asked, cost::Cost, per_second};
 use crate::bench::{System, report::Spread};
 
-const SECOND: Duration = Duration::from_secs(1);
-
 /// A question, and how a system's samples answer it.
 type Row = (&'static str, Box<dyn Fn(&Size) -> Option<f64>>);
 
@@ -82,7 +80,8 @@ fn rows() -> Vec<Row> {
             Some(per_second(size.with_address, time))
         }),
         many("Services with an address when it was given up", |size| {
-            (size.with_address < size.services).then(|| per_second(size.with_address, SECOND))
+            let count = u32::try_from(size.with_address).ok()?;
+            (size.with_address < size.services).then(|| count.into())
         }),
         many("seconds until all have an address", |size| {
             (size.with_address >= size.services).then_some(size.addressed)

@@ -431,7 +431,7 @@ impl Arbiter {
 
     /// Answers who introduced itself.
     pub(super) fn greet(&mut self, node: NodeId) {
-        if let Some((hello, mac)) = self.greeted.remove(&node) {
+        if let Some((hello, mac)) = self.introduced.remove(&node) {
             self.answer(hello, mac);
         }
     }
@@ -447,13 +447,12 @@ impl Arbiter {
         } else if newer && frame.subject == NodeId::NOBODY {
             // Who starts knows all before it has to ask all about each of them.
             let most = u32::try_from(self.peers.len() / GREETED_AT_ONCE).unwrap_or(u32::MAX);
-            let spread = GREETED.min(ms(1) * most);
-            let spread = u32::try_from(spread.as_micros()).unwrap_or(u32::MAX);
+            let spread = u32::try_from(GREETED.min(ms(1) * most).as_micros()).unwrap_or(u32::MAX);
             let wait = Duration::from_micros(self.chance(3, spread).into());
             if wait.is_zero() {
                 self.answer(frame, mac);
             } else {
-                self.greeted.insert(frame.sender, (frame, mac));
+                self.introduced.insert(frame.sender, (frame, mac));
                 self.timers
                     .set(Deadline::Greet(frame.sender), self.now + wait);
             }

@@ -172,13 +172,13 @@ impl Arbiter {
         let some = PAIRS_AT_ONCE / (self.peers.len() + 1);
         for _ in 0..some.clamp(1, SETTLED_AT_ONCE) {
             // In turn, so that all come to it however often it begins anew.
-            let after = self.settled.map_or(Unbounded, Excluded);
+            let after = self.last_settled.map_or(Unbounded, Excluded);
             let next = self.unsettled.range((after, Unbounded)).next();
             let Some(address) = next.or_else(|| self.unsettled.first()).copied() else {
                 return;
             };
             self.unsettled.remove(&address);
-            self.settled = Some(address);
+            self.last_settled = Some(address);
             self.settle(address);
         }
         if !self.unsettled.is_empty() {

@@ -163,8 +163,8 @@ impl Arbiter {
             peer.next_probe = next;
         }
         self.probe(node, None);
-        self.due = now + profile.timeout;
-        self.timers.set(Deadline::Peer(node), self.due);
+        self.answer_due = now + profile.timeout;
+        self.timers.set(Deadline::Peer(node), self.answer_due);
     }
 
     /// A peer probes me. Whom I would probe soon I probe at once: so two that watch each other fall into step, and each wakes
