@@ -15,6 +15,7 @@ mod neighbours;
 mod routes;
 mod segment;
 mod segments;
+mod voices;
 
 use std::io;
 use std::net::IpAddr;

@@ -209,13 +209,16 @@ impl Arbiter {
                 address,
                 mac,
                 unasked,
+                at,
             } => {
-                self.heard = Some(self.now);
-                self.plain(address, mac, unasked);
+                let at = at.min(self.now);
+                self.heard = self.heard.max(Some(at));
+                self.plain(address, mac, unasked, at);
             }
-            Input::Heard => {
-                self.heard = Some(self.now);
-                self.heard_host = Some(self.now);
+            Input::Heard(at) => {
+                let at = Some(at.min(self.now));
+                self.heard = self.heard.max(at);
+                self.heard_host = self.heard_host.max(at);
             }
             Input::Peers(peers) => self.set_peers(&peers),
             Input::View(address, candidates) => self.set_view(address, candidates),
@@ -313,9 +316,13 @@ impl Arbiter {
         self.profile.interval.mul_f32(1.2).max(ms(60))
     }
 
+    /// Until when it is sure that this node hears; none if it never heard anything.
+    pub fn heard_until(&self) -> Option<Instant> {
+        self.heard.map(|at| at + self.hearing_window())
+    }
+
     fn hears(&self) -> bool {
-        self.heard
-            .is_some_and(|at| self.now.saturating_duration_since(at) <= self.hearing_window())
+        self.heard_until().is_some_and(|until| self.now <= until)
     }
 
     /// Whether anything may be told unasked: who hears nothing may be wrong about who holds what.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::frame::{Frame, Mac, NodeId};
 
@@ -43,11 +43,14 @@ pub enum Input {
         address: IpAddr,
         /// Where it is.
         mac: Mac,
-        /// Whether it was unasked: gratuitous ARP, unsolicited Neighbour Advertisement.
+        /// Whether it was unasked: gratuitous ARP, any question, unsolicited Neighbour Advertisement.
         unasked: bool,
+        /// When it was read.
+        at: Instant,
     },
-    /// Anything else came from another host; at most one a millisecond need be told.
-    Heard,
+    /// Anything else came from another host and was read then. At most one a millisecond need be told, and until
+    /// [`crate::Arbiter::heard_until`] the last one may wait for the next other input.
+    Heard(Instant),
     /// All other nodes there are. Whoever is missing is gone.
     Peers(Vec<PeerFacts>),
     /// Who may answer for an address on this segment now; none: it is not announced here any more.

@@ -23,6 +23,9 @@
 //!   ARP or the link-layer option has it. Not opened, and saying where an address is: [`Input::Plain`], for addresses in
 //!   the view and node addresses; own hardware addresses of any interface left out. Anything else: [`Input::Heard`], at most
 //!   one a millisecond; this includes requests of clients.
+//! * What clients ask may come late, with other inputs, as long as the machine knows that it hears
+//!   ([`Arbiter::heard_until`]), so that each question need not wake it: as [`Input::Heard`] or [`Input::Plain`] with the
+//!   time it was read.
 //! * Client requests never pass through the machine. The responder looks them up in the table made of
 //!   [`Output::Answer`] and [`Output::Silent`] (the hardware address there may be another node's), drops all while
 //!   [`Output::Mute`] is on, and always those whose kernel receive time (`SO_TIMESTAMPNS`, against `CLOCK_REALTIME` at

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ferrolb_speaker_arbiter::Key;
 use ferrolb_speaker_socket::{Inbox, PacketSocket, Received};
@@ -10,6 +10,7 @@ use ferrolb_speaker_wire::{FrameBuf, Message};
 
 use crate::interface::Interface;
 use crate::metrics::{Counters, WireMetrics};
+use crate::overheard::Question;
 use crate::protocol::Protocol;
 use crate::table::Table;
 
@@ -41,9 +42,11 @@ pub(super) async fn answer(
             }
         };
         let batch = table.begin(protocol);
+        let now = Instant::now();
         replies.make(
             protocol,
             inbox.received(),
+            now,
             &interface,
             &table,
             &key,
@@ -62,6 +65,8 @@ pub(super) async fn answer(
             }
         }
         drop(batch);
+        // Who asked goes first.
+        table.overheard().wake(now);
         // A socket that always has more never makes this task wait, and its readiness takes no part in tokio's
         // cooperative budget: without this a flood on one interface would silence all others, and the supervisor.
         if !drained {
@@ -84,12 +89,18 @@ impl Replies {
         &self.frames
     }
 
-    /// Answers, in place of what it held, the questions among `received` that came in on `interface`: one look-up for
-    /// each. All but answers that were sent are counted.
+    /// Answers, in place of what it held, the questions among `received` that came in on `interface` and were read `now`:
+    /// one look-up for each. All but answers that were sent are counted. What clients ask is kept for the arbiter, who is
+    /// to be woken for it afterwards ([`Overheard::wake`](crate::Overheard::wake)).
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is another's: the frames, the time, and what answers them"
+    )]
     pub fn make<'a>(
         &mut self,
         protocol: Protocol,
         received: impl Iterator<Item = Received<'a>>,
+        now: Instant,
         interface: &Interface,
         table: &Table,
         key: &Key,
@@ -97,10 +108,9 @@ impl Replies {
     ) {
         self.frames.clear();
         self.counters.clear();
-        let Some(answers) = table.open() else {
-            return;
-        };
-        let now = SystemTime::now();
+        let answers = table.open();
+        let overheard = table.overheard();
+        let time_of_day = SystemTime::now();
         for received in received {
             let message = match protocol.read(&received.frame, interface.mac) {
                 Ok(message) => message,
@@ -109,17 +119,23 @@ impl Replies {
                     continue;
                 }
             };
-            let Some(held) = message.asked().and_then(|address| answers.get(address)) else {
+            if is_speakers(&message, key) {
+                continue;
+            }
+            if let Some(question) = Question::of(&message, interface.mac, now) {
+                overheard.keep(question);
+            }
+            let asked = message.asked();
+            let held = answers.as_ref().zip(asked);
+            let Some(held) = held.and_then(|(answers, address)| answers.get(address)) else {
                 continue;
             };
-            if received.age(now) > STALE {
+            if received.age(time_of_day) > STALE {
                 metrics.stale.inc();
                 continue;
             }
             let at = held.at.unwrap_or(interface.mac);
-            if !is_speakers(&message, key)
-                && let Some(reply) = message.reply(at, interface.mac)
-            {
+            if let Some(reply) = message.reply(at, interface.mac) {
                 held.counters.count_request();
                 self.frames.push(reply);
                 self.counters.push(held.counters.clone());
@@ -128,8 +144,7 @@ impl Replies {
     }
 }
 
-/// Whether a speaker asks, which the arbiter answers. Theirs teach nobody their own address, so clients' questions need no
-/// look at the tag.
+/// Whether a speaker speaks, whom the arbiter hears and answers itself.
 fn is_speakers(message: &Message<'_>, key: &Key) -> bool {
     message
         .tag

@@ -13,13 +13,15 @@
 //! ```
 //!
 //! ARP and NDP (`protocol`) are answered alike, by a task for each interface and protocol. What is said unasked, and to
-//! other speakers, is the arbiters', who have a thread and sockets of their own and write the tables.
+//! other speakers, is the arbiters', who have a thread and sockets of their own and write the tables. What clients ask is
+//! passed on to them without waking them for each question (`overheard`).
 
 mod answer;
 mod interface;
 #[cfg(any(test, feature = "lab"))]
 pub mod lab;
 mod metrics;
+mod overheard;
 mod protocol;
 mod supervisor;
 mod table;
@@ -36,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::answer::Replies;
 pub use self::interface::{Interface, Interfaces};
 pub use self::metrics::{AddressMetrics, Counters, WireMetrics};
+pub use self::overheard::{Overheard, Question};
 pub use self::protocol::Protocol;
 pub use self::table::{Answers, Held, Table, Tables};
 

@@ -65,11 +65,14 @@ impl Protocol {
         }
     }
 
-    /// Opens a socket for everything neighbours say at an interface.
-    pub fn for_everything(self, interface: NonZeroU32) -> Result<PacketSocket, OpenError> {
+    /// Opens a socket for what neighbours say of themselves at an interface and speakers say to each other, and for little
+    /// of what clients ask.
+    pub fn for_statements(self, interface: NonZeroU32) -> Result<PacketSocket, OpenError> {
+        let (bits, mark) = MARK;
+        let filter = filter::statements(bits, mark);
         match self {
-            Self::Arp => PacketSocket::arp(interface, &filter::INCOMING_NEIGHBOURS),
-            Self::Ndp => PacketSocket::ndp(interface, &filter::INCOMING_NEIGHBOURS),
+            Self::Arp => PacketSocket::arp(interface, &filter),
+            Self::Ndp => PacketSocket::ndp(interface, &filter),
         }
     }
 

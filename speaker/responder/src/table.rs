@@ -22,6 +22,7 @@ use foldhash::quality::RandomState;
 use papaya::{HashMapRef, LocalGuard};
 
 use crate::metrics::Counters;
+use crate::overheard::Overheard;
 use crate::protocol::Protocol;
 
 /// What is kept of one address that is answered for.
@@ -65,6 +66,7 @@ struct Shared {
     until: AtomicU64,
     /// Of each protocol, how many batches of answers were begun and ended: odd while one is under way.
     batches: [AtomicU64; Protocol::ALL.len()],
+    overheard: Overheard,
 }
 
 impl Default for Shared {
@@ -75,6 +77,7 @@ impl Default for Shared {
             made: Instant::now(),
             until: AtomicU64::new(u64::MAX),
             batches: Default::default(),
+            overheard: Overheard::default(),
         }
     }
 }
@@ -125,6 +128,11 @@ impl Table {
         (!muted && holds).then(|| Answers {
             entries: shared.entries.pin(),
         })
+    }
+
+    /// What clients ask on the interface, on its way from who reads the table to who writes it.
+    pub fn overheard(&self) -> &Overheard {
+        &self.shared.overheard
     }
 
     /// Says that answers of a protocol are made from now on, and sent before the next are. One task answers for each.

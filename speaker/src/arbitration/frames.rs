@@ -1,6 +1,7 @@
 //! The arbiter's frames as ARP and NDP carry them, and what it is told of received ones.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ferrolb_speaker_arbiter::{Form, Frame, Input, Key, Mac};
 use ferrolb_speaker_wire::{FrameBuf, MacAddr, Message, Station, announcement, answer, question};
@@ -27,9 +28,10 @@ pub(super) fn encode(
     }
 }
 
-/// What a received message means to the arbiter; `mine` tells this node's own hardware addresses.
+/// What a message that was read `at` that time means to the arbiter; `mine` tells this node's own hardware addresses.
 pub(super) fn input(
     message: &Message<'_>,
+    at: Instant,
     key: &Key,
     mine: impl Fn(MacAddr) -> bool,
 ) -> Option<Input> {
@@ -44,10 +46,11 @@ pub(super) fn input(
     Some(
         message
             .location()
-            .map_or(Input::Heard, |location| Input::Plain {
+            .map_or(Input::Heard(at), |location| Input::Plain {
                 address: location.address,
                 mac: location.mac.octets(),
                 unasked: location.unasked,
+                at,
             }),
     )
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ferrolb_speaker_core::{Host, Lesson, Repair};
+use ferrolb_speaker_responder::Question;
 use ferrolb_speaker_wire::{MacAddr, Message, Operation, Said};
 
 use super::routes::Gateways;
@@ -63,34 +64,35 @@ impl Neighbours {
         self.others.truncate(OTHERS);
     }
 
-    /// What a host's message shows: which address of ours it asks for, of which it knows where it is. `ours`: the address is
-    /// one of those that may be answered for here; `held`: it is answered for here; `us`: this node's hardware address.
-    pub(super) fn learn_from(
+    /// What a host's question shows: which address of ours it asks for, of which it knows where it is, and where it is
+    /// itself. `ours`: the address is one of those that may be answered for here; `held`: it is answered for here.
+    pub(super) fn asked(
         &mut self,
-        message: &Message<'_>,
-        us: MacAddr,
+        question: &Question,
+        asker: IpAddr,
         ours: impl Fn(IpAddr) -> bool,
         held: impl Fn(IpAddr) -> bool,
     ) {
-        let to_us = message.destination == us;
-        if let (Some(address), Some(asker)) = (message.asked(), message.asker())
-            // A claim asks for itself.
-            && address != asker
-        {
-            if to_us && held(address) {
-                self.repair.heard(address, asker);
-            } else if !to_us && ours(address) {
-                let host = Host {
-                    address: asker,
-                    mac: message.sender().octets(),
-                };
-                self.repair.asked(address, host, Instant::now());
-            }
+        let address = question.target;
+        if question.to_us && held(address) {
+            self.repair.heard(address, asker);
+        } else if !question.to_us && ours(address) {
+            let host = Host {
+                address: asker,
+                mac: question.mac.octets(),
+            };
+            self.repair.asked(address, host, question.at);
         }
+        self.gateways.is_at(asker, question.mac);
+    }
+
+    /// What a host says of itself shows: where it is, and by its reply to us, `us` being this node's hardware address, that
+    /// it knows where an address is that asked it.
+    pub(super) fn learn_from(&mut self, message: &Message<'_>, us: MacAddr) {
         if let Said::Arp(packet) = &message.said {
             let sender = IpAddr::from(packet.sender_ip);
             self.gateways.is_at(sender, packet.sender_mac);
-            if to_us && packet.operation == Operation::Reply {
+            if message.destination == us && packet.operation == Operation::Reply {
                 self.repair.heard(packet.target_ip.into(), sender);
             }
         }

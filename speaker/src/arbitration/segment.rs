@@ -1,7 +1,6 @@
 //! One interface: its sockets, its arbiter, and the table its answers are looked up in.
 
 use std::collections::{HashMap, HashSet};
-use std::future::pending;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,13 +10,14 @@ use ferrolb_speaker_arbiter::{
     Arbiter, Candidates, Cause, Input, Kind, Mac, NodeId, Output, PeerFacts, Report, Wish,
 };
 use ferrolb_speaker_core::{Lesson, Reach};
-use ferrolb_speaker_responder::{Counters, Held, Interface, Protocol, Table};
-use ferrolb_speaker_socket::{Alarm, Groups, Inbox, PacketSocket};
+use ferrolb_speaker_responder::{Counters, Held, Interface, Protocol, Question, Table};
+use ferrolb_speaker_socket::{Alarm, Inbox};
 use ferrolb_speaker_wire::{FrameBuf, MacAddr, Message, Station, question, teach};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::neighbours::Neighbours;
+use super::voices::Voices;
 use super::{Settings, Standing, Told, frames};
 use crate::metrics::Metrics;
 
@@ -32,10 +32,6 @@ const LEASE: Duration = Duration::from_millis(250);
 
 /// How often at most an arbiter is told that it heard something that means nothing else.
 const HEARD: Duration = Duration::from_millis(1);
-
-/// Groups joined at once, and how soon the next are: joining thousands takes seconds, which no deadline may wait for.
-const JOINED: usize = 16;
-const NEXT: Duration = Duration::from_millis(5);
 
 /// Speakers whose own addresses are remembered, to answer them there.
 const ASKERS: usize = 4096;
@@ -55,20 +51,12 @@ pub(super) enum News {
     Stop(mpsc::Sender<()>),
 }
 
-/// A protocol as it is spoken on the interface.
-struct Voice {
-    socket: Arc<PacketSocket>,
-    /// Those of the addresses this node answers for or may have to soon; NDP only, ARP asks everybody.
-    groups: Option<Groups>,
-}
-
 pub(super) struct Segment {
     interface: Interface,
     own: Arc<HashSet<MacAddr>>,
     settings: Settings,
     arbiter: Arbiter,
-    arp: Option<Voice>,
-    ndp: Option<Voice>,
+    voices: Voices,
     table: Table,
     /// Frames to be sent, with what counts them.
     outbox: Vec<(FrameBuf, Protocol, Option<Arc<Counters>>)>,
@@ -76,10 +64,6 @@ pub(super) struct Segment {
     viewed: HashSet<IpAddr>,
     /// Since the last frames were sent an address was given up, which the next ones may tell.
     gave_up: bool,
-    /// Addresses whose group is to be joined.
-    joined: HashSet<IpAddr>,
-    /// When the next groups are joined.
-    join_at: Option<Instant>,
     askers: HashMap<Mac, IpAddr>,
     neighbours: Neighbours,
     muted: bool,
@@ -110,14 +94,11 @@ impl Segment {
             own,
             settings,
             arbiter,
-            arp: None,
-            ndp: None,
+            voices: Voices::default(),
             table,
             outbox: Vec::new(),
             viewed: HashSet::new(),
             gave_up: false,
-            joined: HashSet::new(),
-            join_at: None,
             askers: HashMap::new(),
             neighbours: Neighbours::default(),
             muted: false,
@@ -134,11 +115,13 @@ impl Segment {
         // The first look is at the first news of the interface, which comes after that of the peers.
         let mut upkeep = interval_at(tokio::time::Instant::now() + UPKEEP, UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut questions, mut solicitations) = (Inbox::new(), Inbox::new());
+        let (mut arp, mut ndp) = (Inbox::new(), Inbox::new());
         let mut alarm = Alarm::new();
         loop {
             let deadline = self.next_deadline();
             self.promise(deadline.into_iter().chain(self.arbiter.owed()).min());
+            let overheard = self.table.overheard();
+            overheard.content_until(self.arbiter.heard_until());
             alarm.set(deadline);
             let drained = tokio::select! {
                 told = news.recv() => match told {
@@ -149,8 +132,12 @@ impl Segment {
                     }
                     None => break,
                 },
-                got = receive(self.arp.as_ref(), &mut questions) => self.received(Protocol::Arp, got, &questions),
-                got = receive(self.ndp.as_ref(), &mut solicitations) => self.received(Protocol::Ndp, got, &solicitations),
+                got = self.voices.receive(Protocol::Arp, &mut arp) => self.received(Protocol::Arp, got, &arp),
+                got = self.voices.receive(Protocol::Ndp, &mut ndp) => self.received(Protocol::Ndp, got, &ndp),
+                () = overheard.due() => {
+                    self.take_in_questions();
+                    true
+                }
                 // Rings at once where a deadline is past already: others have their turn in between.
                 () = alarm.rings() => false,
                 _ = upkeep.tick() => {
@@ -224,11 +211,7 @@ impl Segment {
         let now = Instant::now();
         if now.saturating_duration_since(self.drops) >= DROPS {
             self.drops = now;
-            let voices = self.arp.iter().chain(&self.ndp);
-            let dropped = voices
-                .filter_map(|voice| voice.socket.take_kernel_drops().ok())
-                .sum::<u32>();
-            if dropped > 0 {
+            if self.voices.dropped() {
                 self.handle(Input::Dropped);
             }
         }
@@ -236,13 +219,11 @@ impl Segment {
         while let Some(lesson) = self.neighbours.due(now) {
             self.give(lesson);
         }
-        if self.join_at.is_some_and(|at| now >= at) {
-            self.join_some();
-        }
+        self.voices.join_due(now, &self.interface);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let others = [self.neighbours.next_deadline(), self.join_at];
+        let others = [self.neighbours.next_deadline(), self.voices.next_deadline()];
         let others = others.into_iter().flatten();
         self.arbiter.next_deadline().into_iter().chain(others).min()
     }
@@ -287,24 +268,24 @@ impl Segment {
                 self.metrics.wire.receive_errors.inc();
                 tracing::warn!(op = "arbitrate", interface = self.interface.name, error = %error,
                     "cannot listen on an interface any longer, opening it anew if it stays");
-                *self.voice(protocol) = None;
+                self.voices.close(protocol);
                 self.tell_link();
                 return true;
             }
         };
+        let now = Instant::now();
         for frame in inbox.frames() {
             // Why a frame was no good is the responder's to count.
             if let Ok(message) = protocol.read(&frame, self.interface.mac) {
-                self.heard(&message);
+                self.heard(&message, now);
             }
         }
         drained
     }
 
-    fn heard(&mut self, message: &Message<'_>) {
-        let own = &self.own;
-        let Some(mut input) = frames::input(message, &self.settings.key, |mac| own.contains(&mac))
-        else {
+    fn heard(&mut self, message: &Message<'_>, now: Instant) {
+        let (own, key) = (&self.own, &self.settings.key);
+        let Some(input) = frames::input(message, now, key, |mac| own.contains(&mac)) else {
             return;
         };
         if let Input::Frame(_, mac) = &input {
@@ -314,21 +295,10 @@ impl Segment {
                 self.askers.insert(*mac, asker);
             }
         } else {
-            let (viewed, table) = (&self.viewed, &self.table);
-            let ours = |address| viewed.contains(&address);
-            let held = |address| table.holds(address);
-            let us = self.interface.mac;
-            self.neighbours.learn_from(message, us, ours, held);
+            self.neighbours.learn_from(message, self.interface.mac);
         }
-        if let Input::Plain { address, mac, .. } = input
-            && !self.viewed.contains(&address)
-            && !self.neighbours.is_node(address)
-        {
-            self.neighbours.met(address, MacAddr::from(mac));
-            input = Input::Heard;
-        }
-        if matches!(input, Input::Heard) {
-            let now = Instant::now();
+        let input = self.of_concern(input);
+        if matches!(input, Input::Heard(_)) {
             if self.heard.is_some_and(|at| now < at + HEARD) {
                 return;
             }
@@ -337,7 +307,61 @@ impl Segment {
         self.handle(input);
     }
 
+    /// The same, but that somebody said where an address is that is none of the arbiter's: another host was heard.
+    fn of_concern(&mut self, input: Input) -> Input {
+        match input {
+            Input::Plain {
+                address, mac, at, ..
+            } if !self.viewed.contains(&address) && !self.neighbours.is_node(address) => {
+                self.neighbours.met(address, MacAddr::from(mac));
+                Input::Heard(at)
+            }
+            input => input,
+        }
+    }
+
+    /// What clients asked since this was called last, of which the answering thread tells.
+    fn take_in_questions(&mut self) {
+        let mut last = None;
+        while let Some(question) = self.table.overheard().next() {
+            match self.overheard(&question) {
+                Some(Input::Heard(at)) => last = last.max(Some(at)),
+                Some(input) => self.decide(input),
+                None => {}
+            }
+        }
+        if let Some(at) = last {
+            self.decide(Input::Heard(at));
+        }
+    }
+
+    /// What a client's question means to the arbiter; nothing if it is one of this node's own.
+    fn overheard(&mut self, question: &Question) -> Option<Input> {
+        if self.own.contains(&question.mac) || self.own.contains(&question.source) {
+            return None;
+        }
+        let Some(asker) = question.asker else {
+            return Some(Input::Heard(question.at));
+        };
+        let (viewed, table) = (&self.viewed, &self.table);
+        let ours = |address| viewed.contains(&address);
+        let held = |address| table.holds(address);
+        self.neighbours.asked(question, asker, ours, held);
+        Some(self.of_concern(Input::Plain {
+            address: asker,
+            mac: question.mac.octets(),
+            unasked: true,
+            at: question.at,
+        }))
+    }
+
+    /// What happened, after what clients asked before.
     fn handle(&mut self, input: Input) {
+        self.take_in_questions();
+        self.decide(input);
+    }
+
+    fn decide(&mut self, input: Input) {
         let outputs = self.arbiter.handle(input, Instant::now());
         for output in outputs {
             self.carry_out(output);
@@ -390,16 +414,8 @@ impl Segment {
                 self.muted = muted;
                 self.table.mute(muted);
             }
-            Output::Join(address) => {
-                self.joined.insert(address);
-                self.join(address);
-            }
-            Output::Leave(address) => {
-                self.joined.remove(&address);
-                if let (IpAddr::V6(address), Some(groups)) = (address, self.groups()) {
-                    groups.release(address);
-                }
-            }
+            Output::Join(address) => self.voices.join(address),
+            Output::Leave(address) => self.voices.leave(address),
             Output::Report(report) => {
                 if let Report::Took { address, .. } = report {
                     self.neighbours.taken(address);
@@ -441,21 +457,11 @@ impl Segment {
             let (frames, counters): (Vec<&FrameBuf>, Vec<Option<&Arc<Counters>>>) = mine
                 .map(|(frame, _, counter)| (frame, counter.as_ref()))
                 .unzip();
-            let voice = match protocol {
-                Protocol::Arp => &self.arp,
-                Protocol::Ndp => &self.ndp,
-            };
-            let Some(voice) = voice.as_ref().filter(|_| !frames.is_empty()) else {
-                continue;
-            };
-            // No patience: what waits for a full queue is too late when it leaves, and so is everything behind it.
-            let sent = voice
-                .socket
-                .send_patiently(&frames, Duration::ZERO, |position| {
-                    if let Some(Some(counters)) = counters.get(position) {
-                        counters.count_gratuitous();
-                    }
-                });
+            let sent = self.voices.send(protocol, &frames, |position| {
+                if let Some(Some(counters)) = counters.get(position) {
+                    counters.count_gratuitous();
+                }
+            });
             if let Err(error) = sent.await {
                 self.metrics.wire.send_errors.inc();
                 tracing::debug!(op = "arbitrate", interface = self.interface.name, error = %error, "cannot send");
@@ -466,79 +472,15 @@ impl Segment {
 
     /// Opens what should be open and is not, closes what should not be, and tells the arbiter whether it can be used.
     fn look_after(&mut self) {
-        for protocol in Protocol::ALL {
-            let fits = protocol.fits(&self.interface);
-            let open = self.voice(protocol).is_some();
-            if !fits {
-                *self.voice(protocol) = None;
-            } else if !open {
-                self.open(protocol);
-            }
-        }
-        if let Some(Err(error)) = self.groups().map(Groups::join_missing) {
-            tracing::debug!(op = "watchMulticastGroup", interface = self.interface.name, error = %error, "still not joined");
-        }
+        self.voices.look_after(&self.interface, &self.metrics);
         self.tell_link();
         for unknown in self.neighbours.look(&self.interface.name) {
             self.ask(unknown, None);
         }
     }
 
-    fn open(&mut self, protocol: Protocol) {
-        match protocol.for_everything(self.interface.index) {
-            Ok(socket) => {
-                let socket = Arc::new(socket);
-                let groups = (protocol == Protocol::Ndp).then(|| Groups::new(socket.clone()));
-                *self.voice(protocol) = Some(Voice { socket, groups });
-                if protocol == Protocol::Ndp {
-                    let joined: Vec<IpAddr> = self.joined.iter().copied().collect();
-                    for address in joined {
-                        self.join(address);
-                    }
-                }
-            }
-            Err(error) => {
-                self.metrics.wire.open_errors.inc();
-                tracing::error!(op = "arbitrate", interface = self.interface.name, error = %error,
-                    "cannot speak with other speakers on an interface, trying again");
-            }
-        }
-    }
-
-    fn join(&mut self, address: IpAddr) {
-        if let (IpAddr::V6(address), Some(groups)) = (address, self.groups()) {
-            groups.plan(address);
-            self.join_at.get_or_insert_with(Instant::now);
-        }
-    }
-
-    fn join_some(&mut self) {
-        self.join_at = None;
-        let Some((left, result)) = self.groups().map(|groups| groups.join_planned(JOINED)) else {
-            return;
-        };
-        if let Err(error) = result {
-            tracing::warn!(op = "watchMulticastGroup", interface = self.interface.name, error = %error,
-                "neighbours may not find an IPv6 address here, trying again");
-        }
-        if left > 0 {
-            self.join_at = Some(Instant::now() + NEXT);
-        }
-    }
-
-    fn groups(&mut self) -> Option<&mut Groups> {
-        self.ndp.as_mut()?.groups.as_mut()
-    }
-
-    fn voice(&mut self, protocol: Protocol) -> &mut Option<Voice> {
-        match protocol {
-            Protocol::Arp => &mut self.arp,
-            Protocol::Ndp => &mut self.ndp,
-        }
-    }
-
     fn tell_link(&mut self) {
-        let usable = self.interface.running && (self.arp.is_some() || self.ndp.is_some());
+        let usable = self.interface.running && self.voices.any();
         self.handle(Input::Link(usable));
     }
 
@@ -562,14 +504,6 @@ impl Segment {
             }));
         }
         self.tell(None);
-    }
-}
-
-/// Waits for frames, and tells whether they were all; for ever without a socket.
-async fn receive(voice: Option<&Voice>, inbox: &mut Inbox) -> io::Result<bool> {
-    match voice {
-        Some(voice) => voice.socket.receive(inbox).await,
-        None => pending().await,
     }
 }
 

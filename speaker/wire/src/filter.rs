@@ -31,6 +31,10 @@ const KEEP_BITS: u16 = 0x54;
 const JUMP_IF_AT_LEAST: u16 = 0x35;
 /// `BPF_JMP | BPF_JEQ | BPF_K`: compare with `k`.
 const JUMP_IF_EQUAL: u16 = 0x15;
+/// `BPF_JMP | BPF_JEQ | BPF_X`: compare with what was kept.
+const JUMP_IF_SAME: u16 = 0x1d;
+/// `BPF_MISC | BPF_TAX`: keep what was loaded, to compare with.
+const KEEP: u16 = 0x07;
 /// `BPF_RET | BPF_K`: let `k` bytes through, 0 to drop.
 const RETURN: u16 = 0x06;
 
@@ -42,10 +46,11 @@ const OUTGOING: u32 = 4;
 const TO_US: u32 = 0;
 /// The shortest Ethernet frame, which an ARP frame with a tag fills.
 const SHORTEST: u32 = 60;
-/// Where an ARP packet behind an Ethernet header says what it is, where its sender's address is, and where the tag begins that
-/// pads it.
+/// Where an ARP packet behind an Ethernet header says what it is, where its sender's and its target's address are, and where the
+/// tag begins that pads it.
 const ARP_OPERATION: u32 = 14 + 6;
 const ARP_SENDER: u32 = 14 + 14;
+const ARP_TARGET: u32 = 14 + 24;
 const ARP_TAG: u32 = 14 + 28;
 /// `ARPOP_REPLY`.
 const ARP_REPLY: u32 = 2;
@@ -65,6 +70,8 @@ const ICMPV6_TYPE: u32 = 14 + 40;
 const NEIGHBOUR_SOLICITATION: u32 = 135;
 /// `ND_NEIGHBOR_ADVERT`.
 const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
+/// The shortest solicitation with a tag: Ethernet, IPv6, the message, and a Nonce option of 24 bytes.
+const TAGGED_SOLICITATION: u32 = 14 + 40 + 24 + 24;
 /// Longer than any frame: let all of it through.
 const WHOLE_FRAME: u32 = 0x0004_0000;
 
@@ -120,8 +127,42 @@ pub const INCOMING_SOLICITATIONS: [Instruction; 10] = [
     step(RETURN, 0),
 ];
 
-/// Incoming ARP frames, and incoming Neighbour Solicitations and Advertisements, whole: for who also follows what the
-/// neighbours say of themselves. It fits a socket for either protocol.
+/// What neighbours say of themselves, and what speakers say to each other, whole: ARP replies, requests of a host for its own
+/// address and those whose tag begins with `mark` in these `bits`; Neighbour Advertisements, and Solicitations that have room
+/// for a tag. What else clients ask wakes who answers, and nobody else. It fits a socket for either protocol.
+pub const fn statements(bits: u8, mark: u8) -> [Instruction; 25] {
+    [
+        step(LOAD_BYTE, PACKET_TYPE),
+        branch(JUMP_IF_EQUAL, OUTGOING, 22, 0), // ours: to the last line
+        step(LOAD_HALF, ETHER_TYPE),
+        branch(JUMP_IF_EQUAL, ARP, 8, 0), // to where ARP is looked at
+        branch(JUMP_IF_EQUAL, IPV6, 0, 19), // anything else, here and below: to the last line
+        step(LOAD_BYTE, NEXT_HEADER),
+        branch(JUMP_IF_EQUAL, ICMPV6, 0, 17),
+        step(LOAD_BYTE, ICMPV6_TYPE),
+        branch(JUMP_IF_EQUAL, NEIGHBOUR_ADVERTISEMENT, 14, 0), // to the last but one
+        branch(JUMP_IF_EQUAL, NEIGHBOUR_SOLICITATION, 0, 14),
+        step(LOAD_LENGTH, 0),
+        branch(JUMP_IF_AT_LEAST, TAGGED_SOLICITATION, 11, 12), // to one of the last two
+        // ARP.
+        step(LOAD_HALF, ARP_OPERATION),
+        branch(JUMP_IF_EQUAL, ARP_REPLY, 9, 0), // to the last but one
+        step(LOAD_WORD, ARP_SENDER),
+        step(KEEP, 0),
+        step(LOAD_WORD, ARP_TARGET),
+        branch(JUMP_IF_SAME, 0, 5, 0), // to the last but one
+        step(LOAD_LENGTH, 0),
+        branch(JUMP_IF_AT_LEAST, SHORTEST, 0, 4), // to the last line
+        step(LOAD_BYTE, ARP_TAG),
+        step(KEEP_BITS, bits as u32),
+        branch(JUMP_IF_EQUAL, mark as u32, 0, 1),
+        step(RETURN, WHOLE_FRAME),
+        step(RETURN, 0),
+    ]
+}
+
+/// Incoming ARP frames, and incoming Neighbour Solicitations and Advertisements, whole: all that neighbours say. It fits a
+/// socket for either protocol.
 pub const INCOMING_NEIGHBOURS: [Instruction; 12] = [
     step(LOAD_BYTE, PACKET_TYPE),
     branch(JUMP_IF_EQUAL, OUTGOING, 9, 0), // ours: to the last line
@@ -149,13 +190,13 @@ const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
 mod tests {
     use super::{
         INCOMING_ARP, INCOMING_NEIGHBOURS, INCOMING_SOLICITATIONS, Instruction, JUMP_IF_AT_LEAST,
-        JUMP_IF_EQUAL, KEEP_BITS, LOAD_BYTE, LOAD_HALF, LOAD_LENGTH, LOAD_WORD, PACKET_TYPE,
-        RETURN, questions_of_clients,
+        JUMP_IF_EQUAL, JUMP_IF_SAME, KEEP, KEEP_BITS, LOAD_BYTE, LOAD_HALF, LOAD_LENGTH, LOAD_WORD,
+        PACKET_TYPE, RETURN, questions_of_clients, statements,
     };
 
     /// Runs a program as the kernel would, for the operations used here.
     fn run(program: &[Instruction], frame: &[u8], packet_type: u8) -> u32 {
-        let (mut at, mut accumulator) = (0, 0);
+        let (mut at, mut accumulator, mut kept) = (0, 0, 0);
         loop {
             let Instruction { code, jt, jf, k } = program[at];
             at += 1;
@@ -177,6 +218,8 @@ mod tests {
                 KEEP_BITS => accumulator &= k,
                 JUMP_IF_AT_LEAST => at += usize::from(if accumulator >= k { jt } else { jf }),
                 JUMP_IF_EQUAL => at += usize::from(if accumulator == k { jt } else { jf }),
+                JUMP_IF_SAME => at += usize::from(if accumulator == kept { jt } else { jf }),
+                KEEP => kept = accumulator,
                 RETURN => return k,
                 other => panic!("operation {other:#x} is not in this interpreter"),
             }
@@ -264,6 +307,87 @@ mod tests {
         assert_eq!(run(&INCOMING_SOLICITATIONS, &good[..54], multicast), 0);
         // Cut short, or wrong in any other way: to be counted, so it must pass.
         assert!(run(&INCOMING_SOLICITATIONS, &good[..55], multicast) > 0);
+    }
+
+    /// Input: what clients ask, what neighbours say of themselves, and what speakers say, of both protocols.
+    /// Output: the first is kept out, the others pass, with as little of each as tells which it is.
+    #[test]
+    fn keeps_out_what_clients_ask_and_lets_statements_through() {
+        let [us, peer] = [1, 2].map(|last| crate::MacAddr::new(2, 0, 0, 0, 0, last));
+        let station = crate::Station {
+            mac: peer,
+            link_local: Some([0xfe; 16].into()),
+        };
+        let (address, target) = ([10, 0, 0, 1].into(), [0xfd; 16].into());
+        let mut tag = [0xa5; crate::TAG_LEN];
+        tag[0] = 0x31;
+        let filter = statements(0xe0, 0x20);
+        let (host, broadcast, multicast, outgoing) = (0, 1, 2, 4);
+
+        let client = [10, 0, 0, 7].into();
+        let asked = crate::request(address, client, peer).to_vec();
+        let probe = crate::request(address, [0; 4].into(), peer).to_vec();
+        let solicited = crate::solicit(target, [0xfe; 16].into(), peer).to_vec();
+        let mut padded = asked.clone();
+        padded.resize(60, 0);
+        for question in [&asked, &probe, &padded, &solicited] {
+            for packet_type in [host, broadcast, multicast, outgoing] {
+                assert_eq!(run(&filter, question, packet_type), 0, "{question:x?}");
+            }
+        }
+
+        let packet = crate::decode(
+            &crate::Frame {
+                bytes: &asked,
+                delivery: crate::Delivery::Broadcast,
+                vlan: None,
+            },
+            us,
+        );
+        let mut said = vec![
+            crate::reply(&packet.unwrap(), us).to_vec(),
+            crate::unsolicited(target, peer).to_vec(),
+        ];
+        said.extend(crate::gratuitous(address, peer).map(|frame| frame.to_vec()));
+        let nobody = crate::Station {
+            link_local: None,
+            ..station
+        };
+        for (from, about) in [
+            (&station, address.into()),
+            (&station, target.into()),
+            (&nobody, target.into()),
+        ] {
+            said.push(
+                crate::question(about, None, from, Some(&tag))
+                    .as_ref()
+                    .to_vec(),
+            );
+            said.push(
+                crate::answer(about, us, None, from, Some(&tag))
+                    .as_ref()
+                    .to_vec(),
+            );
+        }
+        for frame in &said {
+            for packet_type in [host, broadcast, multicast] {
+                assert!(run(&filter, frame, packet_type) >= 60, "{frame:x?}");
+            }
+            assert_eq!(run(&filter, frame, outgoing), 0);
+            assert_eq!(run(&filter, &frame[..13], broadcast), 0);
+            let mut ip = frame.clone();
+            ip[12..14].copy_from_slice(&[0x08, 0x00]);
+            assert_eq!(run(&filter, &ip, broadcast), 0);
+        }
+        // A tag of another version is no tag; router discovery and an echo are none of ours.
+        let mut other = said.get(4).unwrap().clone();
+        other[42] = 0x51;
+        assert_eq!(run(&filter, &other, broadcast), 0);
+        for kind in [133, 134, 137, 128] {
+            let mut other = said.get(1).unwrap().clone();
+            other[54] = kind;
+            assert_eq!(run(&filter, &other, multicast), 0);
+        }
     }
 
     #[test]

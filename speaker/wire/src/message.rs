@@ -85,6 +85,7 @@ impl<'a> Message<'a> {
 
     /// The hardware address its sender gives as its own, inside ARP or in the link-layer address option; without an option
     /// the Ethernet header's source. A bond may rewrite both.
+    #[inline]
     pub const fn sender(&self) -> MacAddr {
         match &self.said {
             Said::Arp(packet) => packet.sender_mac,
@@ -95,6 +96,7 @@ impl<'a> Message<'a> {
 
     /// What it says about where an address is; none for a question from nobody (an ARP probe, a question whether an
     /// address is free).
+    #[inline]
     pub fn location(&self) -> Option<Location> {
         let (address, unasked): (IpAddr, bool) = match &self.said {
             Said::Arp(packet) => {
@@ -114,6 +116,7 @@ impl<'a> Message<'a> {
     }
 
     /// The address it asks for; none if it asks nothing. An announcement by ARP request asks, too.
+    #[inline]
     pub fn asked(&self) -> Option<IpAddr> {
         match &self.said {
             Said::Arp(packet) => {
@@ -125,6 +128,7 @@ impl<'a> Message<'a> {
     }
 
     /// The address of who asks; none if it asks nothing, or nobody asks.
+    #[inline]
     pub fn asker(&self) -> Option<IpAddr> {
         self.asked()?;
         self.location().map(|location| location.address)

@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 use std::ops::Bound;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Arbiter, ms};
 use crate::event::Report;
@@ -33,16 +33,16 @@ const PATROL: Duration = ms(1000);
 const SHARE: Duration = ms(50);
 
 impl Arbiter {
-    /// Without a tag: `address` is at `mac`.
-    pub(super) fn plain(&mut self, address: IpAddr, mac: Mac, unasked: bool) {
+    /// Without a tag, read `at`: `address` is at `mac`.
+    pub(super) fn plain(&mut self, address: IpAddr, mac: Mac, unasked: bool, at: Instant) {
         let now = self.now;
         if let Some(node) = self.kernels.get(&address).copied() {
             if let Some(peer) = self.peers.get_mut(&node) {
-                peer.kernel = Some(now);
+                peer.kernel = peer.kernel.max(Some(at));
             }
             return;
         }
-        self.heard_host = Some(now);
+        self.heard_host = self.heard_host.max(Some(at));
         let legacy = self.under_legacy(address);
         let peer = self
             .peers

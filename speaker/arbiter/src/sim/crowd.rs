@@ -39,7 +39,7 @@ impl Pair {
                         queue.insert(0, (1 - node, Input::Frame(frame, mac(node))));
                     }
                     Output::Answer(..) => self.answers[node] += 1,
-                    Output::AskAround => queue.insert(0, (node, Input::Heard)),
+                    Output::AskAround => queue.insert(0, (node, Input::Heard(self.now))),
                     _ => {}
                 }
             }

@@ -92,6 +92,8 @@ pub struct Station {
     pub view: BTreeMap<IpAddr, Candidates>,
     pub wake: u64,
     pub heard: Time,
+    /// When it last heard a client that it was not told of yet.
+    pub overheard: Option<Instant>,
     pub sent: VecDeque<Time>,
     pub asks: BTreeMap<NodeId, Time>,
     pub stopped: bool,
@@ -345,6 +347,7 @@ impl World {
                     view: BTreeMap::new(),
                     wake: 0,
                     heard: 0,
+                    overheard: None,
                     sent: VecDeque::new(),
                     asks: BTreeMap::new(),
                     stopped: false,
@@ -491,10 +494,13 @@ impl World {
     pub fn tell(&mut self, station: usize, input: Input) {
         let node = self.stations[station].node;
         let now = self.local(node);
+        let overheard = self.stations[station].overheard.take();
         let Some(arbiter) = self.stations[station].arbiter.as_mut() else {
             return;
         };
-        let outputs = arbiter.handle(input, now);
+        let mut outputs =
+            overheard.map_or_else(Vec::new, |at| arbiter.handle(Input::Heard(at), now));
+        outputs.extend(arbiter.handle(input, now));
         let next = arbiter.next_deadline();
         for output in outputs {
             self.obey(station, output);
@@ -506,6 +512,18 @@ impl World {
                 + self.nodes[node].lost;
             let late = self.random.range(0, 1000);
             self.at(at.max(self.now) + late, Event::Wake { station, wake });
+        }
+    }
+
+    /// A client was heard, of which an arbiter that knows that it hears is told with what it is told next.
+    pub(super) fn overhear(&mut self, station: usize) {
+        let now = self.local(self.stations[station].node);
+        let arbiter = self.stations[station].arbiter.as_ref();
+        let until = arbiter.and_then(Arbiter::heard_until);
+        if until.is_some_and(|until| now <= until) {
+            self.stations[station].overheard = Some(now);
+        } else {
+            self.tell(station, Input::Heard(now));
         }
     }
 

@@ -163,7 +163,7 @@ fn joined(addresses: impl Iterator<Item = IpAddr>) -> (Runtime, Groups) {
     let runtime = runtime.expect("a runtime");
     let entered = runtime.enter();
     let socket = Protocol::Ndp
-        .for_everything(index("near"))
+        .for_statements(index("near"))
         .expect("root may");
     let mut groups = Groups::new(Arc::new(socket));
     for address in addresses {

@@ -180,7 +180,7 @@ impl Asker {
         Ear {
             socket: self
                 .protocol
-                .for_everything(index("far"))
+                .for_statements(index("far"))
                 .expect("root may"),
             inbox: Inbox::new(),
         }

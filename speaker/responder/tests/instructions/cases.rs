@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::time::Instant;
 
 use ferrolb_speaker_arbiter::Key;
 use ferrolb_speaker_responder::{
@@ -128,7 +129,9 @@ fn questions(protocol: Protocol, which: fn(u32) -> u32, change: fn(&mut [u8])) -
             },
             at: None,
         });
-        replies.make(protocol, received, &near, &table, &key, &metrics);
+        let now = Instant::now();
+        replies.make(protocol, received, now, &near, &table, &key, &metrics);
+        table.overheard().wake(now);
         black_box(replies.frames().len());
     };
     // The first batch finds no memory to be used again.

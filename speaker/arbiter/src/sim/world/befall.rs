@@ -237,6 +237,7 @@ impl World {
         );
         arbiter.mutate(self.setup.mutation);
         self.stations[station].arbiter = Some(arbiter);
+        self.stations[station].overheard = None;
         self.stations[station].stopped = false;
         self.stations[station].asks.clear();
         let facts = self.facts(node);

@@ -219,16 +219,18 @@ impl World {
                 address,
                 mac,
                 unasked,
-            } => self.tell(
-                station,
-                Input::Plain {
+            } => {
+                let at = self.local(self.stations[station].node);
+                let plain = Input::Plain {
                     address,
                     mac,
                     unasked,
-                },
-            ),
+                    at,
+                };
+                self.tell(station, plain);
+            }
             Packet::ClientRequest { address, host } => {
-                self.tell(station, Input::Heard);
+                self.overhear(station);
                 let it = &self.stations[station];
                 if self.now - received <= 100 * MS
                     && !it.muted
@@ -247,7 +249,7 @@ impl World {
                 }
             }
             Packet::Question { address, from } => {
-                self.tell(station, Input::Heard);
+                self.overhear(station);
                 let it = &self.stations[station];
                 if let Some(mac) = it.table.get(&address).copied().filter(|_| !it.muted) {
                     let to = self.stations[from].mac;
@@ -262,7 +264,10 @@ impl World {
                     );
                 }
             }
-            Packet::Other => self.tell(station, Input::Heard),
+            Packet::Other => {
+                let now = self.local(self.stations[station].node);
+                self.tell(station, Input::Heard(now));
+            }
             Packet::KernelRequest { .. } => {}
         }
     }
