@@ -125,57 +125,94 @@ pub struct Writer {
     client: Client,
     done: mpsc::Sender<Input>,
     slots: Arc<Semaphore>,
-    put: Arc<AtomicBool>,
+    waiting: mpsc::UnboundedSender<Write>,
 }
 
 impl Writer {
-    /// A writer that reports to `done`.
+    /// A writer that reports to `done`. Needs a runtime, on which it carries out what is started.
     pub fn new(client: Client, done: mpsc::Sender<Input>) -> Self {
+        let slots = Arc::new(Semaphore::new(CONCURRENT));
+        let (waiting, writes) = mpsc::unbounded_channel();
+        tokio::spawn(write_in_turn(
+            writes,
+            client.clone(),
+            done.clone(),
+            slots.clone(),
+        ));
         Self {
             client,
             done,
-            slots: Arc::new(Semaphore::new(CONCURRENT)),
-            put: Arc::new(AtomicBool::new(false)),
+            slots,
+            waiting,
         }
     }
 
     /// Starts `write`. The caller starts no other one for the same Service before this one's end is
     /// reported.
     pub fn start(&self, write: Write) {
-        let (client, done) = (self.client.clone(), self.done.clone());
-        let (slots, put) = (self.slots.clone(), self.put.clone());
+        // It is taken until the process ends.
+        let _ = self.waiting.send(write);
+    }
+}
+
+/// Begins the writes in their order, as many at once as there are slots, until nobody starts any more. One under way takes
+/// kilobytes; those of thousands of Services that get their addresses at once wait as they are.
+async fn write_in_turn(
+    mut writes: mpsc::UnboundedReceiver<Write>,
+    client: Client,
+    done: mpsc::Sender<Input>,
+    slots: Arc<Semaphore>,
+) {
+    let put = Arc::new(AtomicBool::new(false));
+    while let Some(write) = writes.recv().await {
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
+        let (client, done, put) = (client.clone(), done.clone(), put.clone());
         tokio::spawn(async move {
             let now = Timestamp::now();
             let conditions = write.due.as_ref().map(|due| due.conditions(now));
-            let result = {
-                let _slot = slots.acquire().await;
-                carry_out(&client, &write, conditions.as_deref(), &put).await
-            };
-            let written = match result {
-                Ok(version) => Written::Done {
-                    version,
-                    ingress: write.ingress,
-                    noted_pool: write.noted_pool,
-                    conditions,
-                },
-                Err(kube::Error::Api(status)) if status.is_conflict() => Written::Conflict,
-                Err(kube::Error::Api(status)) if status.is_not_found() => Written::Gone,
-                Err(error) => {
-                    let pause =
-                        LONGEST.min(SHORTEST * 2_u32.saturating_pow(write.failures.min(16)));
-                    tracing::error!(op = "updateServiceStatus", service = %write.name, error = %error,
-                        retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                        "cannot write the Service's addresses, trying again");
-                    tokio::time::sleep(pause).await;
-                    Written::Failed
-                }
-            };
-            // The reconciler ends only with the process.
-            let _ = done
-                .send(Input::Written(write.name, write.id, written))
-                .await;
+            let result = carry_out(&client, &write, conditions.as_deref(), &put).await;
+            drop(slot);
+            let ended = ended(write, conditions, result);
+            tokio::spawn(report(done, ended));
         });
     }
+}
+
+/// How a write ended, and how long to wait before that is reported.
+fn ended(
+    write: Write,
+    conditions: Option<Vec<Condition>>,
+    result: Result<String, kube::Error>,
+) -> (Input, Duration) {
+    let mut pause = Duration::ZERO;
+    let written = match result {
+        Ok(version) => Written::Done {
+            version,
+            ingress: write.ingress,
+            noted_pool: write.noted_pool,
+            conditions,
+        },
+        Err(kube::Error::Api(status)) if status.is_conflict() => Written::Conflict,
+        Err(kube::Error::Api(status)) if status.is_not_found() => Written::Gone,
+        Err(error) => {
+            pause = LONGEST.min(SHORTEST * 2_u32.saturating_pow(write.failures.min(16)));
+            tracing::error!(op = "updateServiceStatus", service = %write.name, error = %error,
+                retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                "cannot write the Service's addresses, trying again");
+            Written::Failed
+        }
+    };
+    (Input::Written(write.name, write.id, written), pause)
+}
+
+async fn report(done: mpsc::Sender<Input>, (ended, pause): (Input, Duration)) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    // The reconciler ends only with the process.
+    let _ = done.send(ended).await;
 }
 
 async fn carry_out(

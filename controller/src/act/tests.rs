@@ -201,3 +201,53 @@ async fn the_status_of_a_pool_is_put() {
         pool_status::Seen::of(&serde_json::from_value(object).unwrap())
     );
 }
+
+/// Input: a thousand writes at once, to an API server that lets none of them through at first.
+/// Output: only so many reach it as there are slots; each that ends lets the next through, in their order, and all are
+/// reported.
+#[tokio::test(start_paused = true)]
+async fn of_many_writes_a_few_are_under_way_and_the_others_keep_their_order() {
+    const ALL: u64 = 1000;
+    let gate = Arc::new(Semaphore::new(0));
+    let (asked, mut arrived) = mpsc::unbounded_channel();
+    let opened = gate.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (gate, asked) = (opened.clone(), asked.clone());
+        async move {
+            asked.send(request.uri().path().to_owned()).unwrap();
+            gate.acquire().await.unwrap().forget();
+            let answer = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"resourceVersion": "8"}});
+            let answer = Response::new(Body::from(serde_json::to_vec(&answer).unwrap()));
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let (done, mut ends) = mpsc::channel(1);
+    let writer = Writer::new(Client::new(service, "default"), done);
+    for id in 0..ALL {
+        writer.start(Write {
+            id,
+            name: ObjectName::new("default", &format!("s{id}")),
+            ..write(&["10.0.0.1"], None)
+        });
+    }
+    let mut order = Vec::new();
+    // Time stands still until nothing else can be done.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    while let Ok(path) = arrived.try_recv() {
+        order.push(path);
+    }
+    assert_eq!(order.len(), CONCURRENT);
+    gate.add_permits(usize::try_from(ALL).unwrap());
+    let mut reported = 0;
+    while reported < ALL {
+        let Some(Input::Written(_, _, Written::Done { .. })) = ends.recv().await else {
+            panic!("written")
+        };
+        reported += 1;
+    }
+    while let Ok(path) = arrived.try_recv() {
+        order.push(path);
+    }
+    let expected = (0..ALL).map(|id| format!("/api/v1/namespaces/default/services/s{id}/status"));
+    assert!(order.iter().eq(expected.collect::<Vec<_>>().iter()));
+}
