@@ -226,7 +226,7 @@ async fn of_many_writes_a_few_are_under_way_and_the_others_keep_their_order() {
     for id in 0..ALL {
         writer.start(Write {
             id,
-            name: ObjectName::new("default", &format!("s{id}")),
+            name: ObjectName::new("default", format!("s{id}")),
             ..write(&["10.0.0.1"], None)
         });
     }
