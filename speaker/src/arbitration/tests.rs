@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ferrolb_speaker_arbiter::{Cause, NodeId, Report};
-use ferrolb_speaker_responder::lab::{OTHER, VIP, ip, said};
-use ferrolb_speaker_wire::{gratuitous, solicited_node, unsolicited};
+use ferrolb_speaker_responder::lab::{FAR, OTHER, VIP, ip, said};
+use ferrolb_speaker_wire::{Station, gratuitous, request, solicited_node, teach, unsolicited};
 
 use self::nodes::{Node, Segment, in_segment};
 
@@ -173,6 +173,42 @@ fn one_of_two_answers_and_the_other_when_it_is_lost() {
             (holder.all_told(took), heir.all_told(released)),
             (vec![], vec![])
         );
+    });
+}
+
+/// Input: a client's question for an address, which the answering thread alone hears; then its holder dies.
+/// Output: who takes it teaches the client where it is now, to its face.
+#[test]
+fn who_asked_is_taught_by_who_did_not_answer() {
+    in_segment(|segment| async move {
+        let (mut holder, mut heir) = holder_and_heir(&segment).await;
+        let asker = Ipv4Addr::new(10, 9, 0, 77);
+        segment.say(request(VIP, asker, FAR).to_vec()).await;
+        let from = Station {
+            mac: heir.mac,
+            link_local: None,
+        };
+        let lesson = teach(VIP.into(), asker.into(), FAR, &from);
+        let taught = segment.listen(vec![lesson.as_ref().to_vec()]);
+        holder.end();
+        assert_eq!(heir.told(took).await.0, IpAddr::from(VIP));
+        taught.await;
+    });
+}
+
+/// Input: a stranger that has an address which is held here, and asks from it for another.
+/// Output: it is told of, by who holds the address.
+#[test]
+fn a_stranger_that_only_asks_is_seen() {
+    in_segment(|segment| async move {
+        let (mut holder, _heir) = holder_and_heir(&segment).await;
+        segment.say(request(OTHER, VIP, FAR).to_vec()).await;
+        let stranger = |report: &Report| match *report {
+            Report::Stranger { address, mac, .. } => Some((address, mac)),
+            _ => None,
+        };
+        let seen = holder.told(stranger).await;
+        assert_eq!(seen, (VIP.into(), FAR.octets()));
     });
 }
 

@@ -160,6 +160,17 @@ impl Segment {
         })
     }
 
+    /// The client sends a frame.
+    pub async fn say(&self, frame: Vec<u8>) {
+        let send = move || {
+            runtime().block_on(async {
+                let socket = PacketSocket::arp(index("far"), &filter::INCOMING_ARP).unwrap();
+                socket.send(&[frame]).await.unwrap();
+            });
+        };
+        self.client.run(send).await;
+    }
+
     /// The client believes the address there, and has not asked for long.
     pub async fn believe(&self, address: IpAddr, mac: &'static str) {
         let entry = move || {
