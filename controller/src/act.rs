@@ -172,47 +172,35 @@ async fn write_in_turn(
         tokio::spawn(async move {
             let now = Timestamp::now();
             let conditions = write.due.as_ref().map(|due| due.conditions(now));
-            let result = carry_out(&client, &write, conditions.as_deref(), &put).await;
+            // In memory of its own, which a pause after it need not keep.
+            let writing = Box::pin(carry_out(&client, &write, conditions.as_deref(), &put));
+            let result = writing.await;
             drop(slot);
-            let ended = ended(write, conditions, result);
-            tokio::spawn(report(done, ended));
+            let written = match result {
+                Ok(version) => Written::Done {
+                    version,
+                    ingress: write.ingress,
+                    noted_pool: write.noted_pool,
+                    conditions,
+                },
+                Err(kube::Error::Api(status)) if status.is_conflict() => Written::Conflict,
+                Err(kube::Error::Api(status)) if status.is_not_found() => Written::Gone,
+                Err(error) => {
+                    let pause =
+                        LONGEST.min(SHORTEST * 2_u32.saturating_pow(write.failures.min(16)));
+                    tracing::error!(op = "updateServiceStatus", service = %write.name, error = %error,
+                        retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                        "cannot write the Service's addresses, trying again");
+                    tokio::time::sleep(pause).await;
+                    Written::Failed
+                }
+            };
+            // The reconciler ends only with the process.
+            let _ = done
+                .send(Input::Written(write.name, write.id, written))
+                .await;
         });
     }
-}
-
-/// How a write ended, and how long to wait before that is reported.
-fn ended(
-    write: Write,
-    conditions: Option<Vec<Condition>>,
-    result: Result<String, kube::Error>,
-) -> (Input, Duration) {
-    let mut pause = Duration::ZERO;
-    let written = match result {
-        Ok(version) => Written::Done {
-            version,
-            ingress: write.ingress,
-            noted_pool: write.noted_pool,
-            conditions,
-        },
-        Err(kube::Error::Api(status)) if status.is_conflict() => Written::Conflict,
-        Err(kube::Error::Api(status)) if status.is_not_found() => Written::Gone,
-        Err(error) => {
-            pause = LONGEST.min(SHORTEST * 2_u32.saturating_pow(write.failures.min(16)));
-            tracing::error!(op = "updateServiceStatus", service = %write.name, error = %error,
-                retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                "cannot write the Service's addresses, trying again");
-            Written::Failed
-        }
-    };
-    (Input::Written(write.name, write.id, written), pause)
-}
-
-async fn report(done: mpsc::Sender<Input>, (ended, pause): (Input, Duration)) {
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
-    }
-    // The reconciler ends only with the process.
-    let _ = done.send(ended).await;
 }
 
 async fn carry_out(
