@@ -12,6 +12,7 @@
 
 mod frames;
 mod neighbours;
+mod promise;
 mod routes;
 mod segment;
 mod segments;

@@ -109,7 +109,7 @@ impl Replies {
         self.frames.clear();
         self.counters.clear();
         let answers = table.open();
-        let overheard = table.overheard();
+        let keeper = table.overheard().keeper();
         let time_of_day = SystemTime::now();
         for received in received {
             let message = match protocol.read(&received.frame, interface.mac) {
@@ -119,18 +119,21 @@ impl Replies {
                     continue;
                 }
             };
-            if is_speakers(&message, key) {
+            let age = received.age(time_of_day);
+            let question =
+                Question::of(&message, interface.mac, now.checked_sub(age).unwrap_or(now));
+            let held = answers.as_ref().zip(message.asked());
+            let held = held.and_then(|(answers, address)| answers.get(address));
+            if (question.is_none() && held.is_none()) || is_speakers(&message, key) {
                 continue;
             }
-            if let Some(question) = Question::of(&message, interface.mac, now) {
-                overheard.keep(question);
+            if let Some(question) = question {
+                keeper.keep(question);
             }
-            let asked = message.asked();
-            let held = answers.as_ref().zip(asked);
-            let Some(held) = held.and_then(|(answers, address)| answers.get(address)) else {
+            let Some(held) = held else {
                 continue;
             };
-            if received.age(time_of_day) > STALE {
+            if age > STALE {
                 metrics.stale.inc();
                 continue;
             }

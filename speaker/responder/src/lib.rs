@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::answer::Replies;
 pub use self::interface::{Interface, Interfaces};
 pub use self::metrics::{AddressMetrics, Counters, WireMetrics};
-pub use self::overheard::{Overheard, Question};
+pub use self::overheard::{Keeper, Overheard, Question};
 pub use self::protocol::Protocol;
 pub use self::table::{Answers, Held, Table, Tables};
 

@@ -3,18 +3,21 @@
 //! the kernel keeps them from its own socket: a question wakes one thread of a node and not two.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use arc_swap::{ArcSwapOption, Guard};
 use crossbeam_queue::ArrayQueue;
-use ferrolb_speaker_wire::{MacAddr, Message};
+use ferrolb_speaker_wire::{MacAddr, Message, Said};
 use tokio::sync::Notify;
 
-/// Questions that are kept for the arbiter; of a flood that fills them faster than it fetches them the rest are lost to it.
-const KEPT: usize = 128;
+/// Questions that are kept for the arbiter, about as many as its socket would. Of a flood that fills them faster than it fetches
+/// them the rest are lost to it: who asked then learns of a move as everybody does, and not to its face.
+const KEPT: usize = 512;
 
 /// How many of them wake it, where it does not wake of itself.
-const MANY: usize = KEPT / 2;
+const MANY: usize = 64;
 
 /// A question, as far as it tells something of who asks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +32,17 @@ pub struct Question {
     pub source: MacAddr,
     /// Whether it was sent to this interface alone: who asks so believes the address here.
     pub to_us: bool,
-    /// When it was read.
+    /// When the kernel received it.
     pub at: Instant,
 }
 
 impl Question {
-    /// What `message`, which was read `at`, asks; none if it does not, or announces what it asks for.
+    /// What `message`, which the kernel received `at`, asks; none if it does not. A host that announces itself by asking for
+    /// its own address by ARP is heard by the arbiter's own socket.
     pub fn of(message: &Message<'_>, us: MacAddr, at: Instant) -> Option<Self> {
         let (target, asker) = (message.asked()?, message.asker());
-        (asker != Some(target)).then(|| Self {
+        let announced = asker == Some(target) && matches!(message.said, Said::Arp(_));
+        (!announced).then(|| Self {
             target,
             asker,
             mac: message.sender(),
@@ -48,10 +53,11 @@ impl Question {
     }
 }
 
-/// The questions of one interface that were not fetched yet. Who passes them on waits for nobody and takes no lock.
+/// The questions of one interface that were not fetched yet, where there is an arbiter. Who passes them on never waits for it.
 #[derive(Debug)]
 pub struct Overheard {
-    questions: ArrayQueue<Question>,
+    /// None while nobody fetches them.
+    questions: ArcSwapOption<ArrayQueue<Question>>,
     /// What `content` counts from.
     made: Instant,
     /// Microseconds after `made` until which the arbiter need not be woken to learn that something is heard.
@@ -62,7 +68,7 @@ pub struct Overheard {
 impl Default for Overheard {
     fn default() -> Self {
         Self {
-            questions: ArrayQueue::new(KEPT),
+            questions: ArcSwapOption::empty(),
             made: Instant::now(),
             content: AtomicU64::new(0),
             wake: Notify::new(),
@@ -70,16 +76,40 @@ impl Default for Overheard {
     }
 }
 
-impl Overheard {
-    /// Keeps a question for the arbiter, or loses it where too many are kept. [`wake`](Self::wake) is due afterwards.
+/// Where questions of one batch are kept.
+pub struct Keeper(Guard<Option<Arc<ArrayQueue<Question>>>>);
+
+impl Keeper {
+    /// Keeps a question for the arbiter, or loses it where there is none or too many are kept.
     pub fn keep(&self, question: Question) {
-        let _lost = self.questions.push(question);
+        if let Some(questions) = &*self.0 {
+            let _lost = questions.push(question);
+        }
+    }
+}
+
+impl Overheard {
+    /// Questions are fetched from now on, those that are asked from now on.
+    pub fn open(&self) {
+        self.questions.store(Some(Arc::new(ArrayQueue::new(KEPT))));
     }
 
-    /// Wakes the arbiter if it should not wait for what was kept up to `now`.
+    /// No longer.
+    pub fn close(&self) {
+        self.questions.store(None);
+    }
+
+    /// Where to keep questions. [`wake`](Self::wake) is due afterwards.
+    pub fn keeper(&self) -> Keeper {
+        Keeper(self.questions.load())
+    }
+
+    /// Wakes the arbiter if it should not wait for what was kept up to `now`. Due where either of what this depends on has
+    /// changed, a question kept or [`content_until`](Self::content_until).
     pub fn wake(&self, now: Instant) {
-        let kept = self.questions.len();
-        if kept >= MANY || kept > 0 && self.since(now) > self.content.load(Ordering::Acquire) {
+        let questions = self.questions.load();
+        let kept = questions.as_ref().map_or(0, |questions| questions.len());
+        if kept >= MANY || kept > 0 && self.since(now) > self.content.load(Ordering::SeqCst) {
             self.wake.notify_one();
         }
     }
@@ -87,12 +117,14 @@ impl Overheard {
     /// Until then the arbiter knows that it hears, and need not be woken to learn that it does. None: it is to be woken.
     pub fn content_until(&self, until: Option<Instant>) {
         let until = until.map_or(0, |until| self.since(until));
-        self.content.store(until, Ordering::Release);
+        self.content.store(until, Ordering::SeqCst);
     }
 
-    /// The oldest question that is kept.
-    pub fn next(&self) -> Option<Question> {
-        self.questions.pop()
+    /// The questions that are kept, the oldest first, those that are kept meanwhile not included.
+    pub fn fetch(&self) -> impl Iterator<Item = Question> + use<> {
+        let questions = self.questions.load_full();
+        let kept = questions.as_ref().map_or(0, |questions| questions.len());
+        (0..kept).map_while(move |_| questions.as_ref()?.pop())
     }
 
     /// Waits until questions should be fetched. Cancel-safe: what it was woken for stays to be fetched.
@@ -101,14 +133,17 @@ impl Overheard {
     }
 
     fn since(&self, at: Instant) -> u64 {
-        let since: Duration = at.saturating_duration_since(self.made);
+        let since = at.saturating_duration_since(self.made);
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ferrolb_speaker_wire::{Delivery, Frame, gratuitous, request};
+    use std::net::Ipv6Addr;
+    use std::time::Duration;
+
+    use ferrolb_speaker_wire::{Delivery, Frame, gratuitous, request, solicit};
     use futures::FutureExt;
 
     use super::*;
@@ -144,6 +179,39 @@ mod tests {
         for announced in gratuitous(VIP, FAR) {
             assert_eq!(read(&announced), None);
         }
+        // By NDP nobody announces itself so, and the arbiter's socket hears no question.
+        let target = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
+        let frame = Frame {
+            bytes: &solicit(target, target, FAR),
+            delivery: Delivery::Multicast,
+            vlan: None,
+        };
+        let message = Message::ndp(&frame, NEAR).unwrap();
+        assert!(Question::of(&message, NEAR, Instant::now()).is_some());
+    }
+
+    /// Input: questions where nobody fetches them, then where somebody does, then not again.
+    /// Output: those of the time in between are fetched, as many as there were when that began.
+    #[test]
+    fn questions_are_kept_while_there_is_somebody_to_fetch_them() {
+        let overheard = Overheard::default();
+        let question = read(&request(VIP, CLIENT, FAR)).unwrap();
+        let keep = || overheard.keeper().keep(question);
+        keep();
+        assert_eq!(overheard.fetch().count(), 0);
+        overheard.open();
+        assert_eq!(overheard.fetch().count(), 0);
+        keep();
+        keep();
+        let mut fetched = overheard.fetch();
+        keep();
+        assert!(fetched.next().is_some() && fetched.next().is_some());
+        assert_eq!(fetched.next(), None);
+        assert_eq!(overheard.fetch().count(), 1);
+        keep();
+        overheard.close();
+        keep();
+        assert_eq!(overheard.fetch().count(), 0);
     }
 
     /// Input: questions while the arbiter knows that it hears, afterwards, and many of them.
@@ -153,6 +221,8 @@ mod tests {
     fn the_arbiter_is_woken_where_it_does_not_know_that_it_hears_and_for_many() {
         let overheard = Overheard::default();
         let question = read(&request(VIP, CLIENT, FAR)).unwrap();
+        overheard.open();
+        let keep = |question| overheard.keeper().keep(question);
         let numbered = |number: u16| Question {
             source: MacAddr::new(2, 0, 0, 0, number.to_be_bytes()[0], number.to_be_bytes()[1]),
             ..question
@@ -163,21 +233,22 @@ mod tests {
         overheard.wake(now);
         assert!(!woken());
         overheard.content_until(Some(now + Duration::from_millis(100)));
-        overheard.keep(numbered(0));
+        keep(numbered(0));
         overheard.wake(now + Duration::from_millis(100));
         assert!(!woken());
         overheard.wake(now + Duration::from_millis(101));
         assert!(woken() && !woken());
+        // It was about to sleep: nobody told it of what was kept before.
         overheard.content_until(None);
         overheard.wake(now + Duration::from_millis(1));
         assert!(woken());
         overheard.content_until(Some(now + Duration::from_hours(1)));
-        for number in 1..400 {
-            overheard.keep(numbered(number));
+        for number in 1..600 {
+            keep(numbered(number));
             overheard.wake(now);
             assert_eq!(woken(), usize::from(number) + 1 >= MANY, "{number}");
         }
-        let fetched: Vec<_> = std::iter::from_fn(|| overheard.next()).collect();
+        let fetched: Vec<_> = overheard.fetch().collect();
         assert_eq!(fetched.len(), KEPT);
         assert!(
             (0..)

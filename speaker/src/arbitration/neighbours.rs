@@ -74,7 +74,9 @@ impl Neighbours {
         held: impl Fn(IpAddr) -> bool,
     ) {
         let address = question.target;
-        if question.to_us && held(address) {
+        if address == asker {
+            // It says where it is itself, and no more.
+        } else if question.to_us && held(address) {
             self.repair.heard(address, asker);
         } else if !question.to_us && ours(address) {
             let host = Host {

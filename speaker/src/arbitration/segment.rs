@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::neighbours::Neighbours;
+use super::promise::promise;
 use super::voices::Voices;
 use super::{Settings, Standing, Told, frames};
 use crate::metrics::Metrics;
@@ -26,9 +27,6 @@ const UPKEEP: Duration = Duration::from_secs(1);
 
 /// How often at most the kernel is asked whether it dropped frames: a probe's answer among them would be missed.
 const DROPS: Duration = Duration::from_millis(50);
-
-/// How late this task may wake before nothing is answered any more: as late as makes the arbiter ask before it goes on.
-const LEASE: Duration = Duration::from_millis(250);
 
 /// How often at most an arbiter is told that it heard something that means nothing else.
 const HEARD: Duration = Duration::from_millis(1);
@@ -68,6 +66,8 @@ pub(super) struct Segment {
     neighbours: Neighbours,
     muted: bool,
     heard: Option<Instant>,
+    /// The answering thread was asked for questions since this task woke.
+    fetched: bool,
     drops: Instant,
     metrics: Metrics,
     told: mpsc::UnboundedSender<Told>,
@@ -89,6 +89,7 @@ impl Segment {
         table.clear();
         table.mute(false);
         table.promise(None);
+        table.overheard().open();
         Self {
             interface,
             own,
@@ -103,6 +104,7 @@ impl Segment {
             neighbours: Neighbours::default(),
             muted: false,
             heard: None,
+            fetched: false,
             drops: now,
             metrics,
             told,
@@ -119,10 +121,12 @@ impl Segment {
         let mut alarm = Alarm::new();
         loop {
             let deadline = self.next_deadline();
-            self.promise(deadline.into_iter().chain(self.arbiter.owed()).min());
+            let wake = self.promise(deadline);
+            alarm.set(wake);
+            self.fetched = false;
             let overheard = self.table.overheard();
             overheard.content_until(self.arbiter.heard_until());
-            alarm.set(deadline);
+            overheard.wake(Instant::now());
             let drained = tokio::select! {
                 told = news.recv() => match told {
                     Some(told) => {
@@ -136,7 +140,8 @@ impl Segment {
                 got = self.voices.receive(Protocol::Ndp, &mut ndp) => self.received(Protocol::Ndp, got, &ndp),
                 () = overheard.due() => {
                     self.take_in_questions();
-                    true
+                    // There may be more at once, and this is always ready then.
+                    false
                 }
                 // Rings at once where a deadline is past already: others have their turn in between.
                 () = alarm.rings() => false,
@@ -146,7 +151,7 @@ impl Segment {
                 }
             };
             // However this task was woken, and even while it never sleeps.
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if wake.is_some_and(|wake| wake <= Instant::now()) {
                 self.tick();
             }
             self.send().await;
@@ -228,11 +233,13 @@ impl Segment {
         self.arbiter.next_deadline().into_iter().chain(others).min()
     }
 
-    /// Answers are given while this task keeps its deadlines. Who wakes later than the arbiter bears may be too late.
-    fn promise(&self, deadline: Option<Instant>) {
-        let lease = LEASE.min(self.settings.profile.patience);
-        let until = deadline.map(|deadline| deadline.max(Instant::now()) + lease);
+    /// Answers are given while this task keeps its deadlines. Who wakes later than the arbiter bears may be too late. Gives when
+    /// to wake: at the `deadline`, or before it to renew the promise.
+    fn promise(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let patience = self.settings.profile.patience;
+        let (until, wake) = promise(deadline, self.arbiter.owed(), patience, Instant::now());
         self.table.promise(until);
+        wake
     }
 
     fn give(&mut self, lesson: Lesson) {
@@ -320,10 +327,10 @@ impl Segment {
         }
     }
 
-    /// What clients asked since this was called last, of which the answering thread tells.
+    /// What clients asked since this task woke last, of which the answering thread tells.
     fn take_in_questions(&mut self) {
         let mut last = None;
-        while let Some(question) = self.table.overheard().next() {
+        for question in self.table.overheard().fetch() {
             match self.overheard(&question) {
                 Some(Input::Heard(at)) => last = last.max(Some(at)),
                 Some(input) => self.decide(input),
@@ -357,7 +364,10 @@ impl Segment {
 
     /// What happened, after what clients asked before.
     fn handle(&mut self, input: Input) {
-        self.take_in_questions();
+        // Once each time it wakes: a flood of questions must not hold up what else there is.
+        if !std::mem::replace(&mut self.fetched, true) {
+            self.take_in_questions();
+        }
         self.decide(input);
     }
 
@@ -495,6 +505,7 @@ impl Segment {
     fn let_all_go(&mut self) {
         let held = self.table.clear();
         self.table.promise(None);
+        self.table.overheard().close();
         for address in held {
             let cause = Cause::LinkDown;
             self.tell(Some(Report::Released {

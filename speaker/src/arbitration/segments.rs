@@ -324,6 +324,7 @@ impl Segments {
         let table = self.tables.of(index);
         table.mute(false);
         table.promise(None);
+        table.overheard().close();
         let released = table.clear().into_iter().map(|address| Report::Released {
             address,
             cause: Cause::LinkDown,
