@@ -73,7 +73,8 @@ pub struct Arbiter {
     stopped: bool,
     muted: bool,
     peers: BTreeMap<NodeId, Peer>,
-    holds: BTreeMap<IpAddr, Hold>,
+    /// Each in memory of its own: of the room in a tree's nodes, half is left over where addresses come in order.
+    holds: BTreeMap<IpAddr, Box<Hold>>,
     /// The addresses answered for, and the one of them that strangers were asked about last.
     held: BTreeSet<IpAddr>,
     patrolled: Option<IpAddr>,
