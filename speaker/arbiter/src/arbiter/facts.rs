@@ -95,7 +95,10 @@ impl Arbiter {
 
     pub(super) fn set_view(&mut self, address: IpAddr, candidates: Option<Candidates>) {
         let first = self.holds.is_empty();
-        let hold = self.holds.entry(address).or_insert_with(|| Box::new(Hold::new()));
+        let hold = self
+            .holds
+            .entry(address)
+            .or_insert_with(|| Box::new(Hold::new()));
         if hold.candidates == candidates && candidates.is_some() {
             return;
         }
