@@ -5,6 +5,7 @@
 //! that works the process stays with it, so that no field is lost that we do not know.
 
 use std::{
+    collections::VecDeque,
     net::IpAddr,
     sync::{
         Arc,
@@ -25,6 +26,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
+use self::queue::{Queue, Turns};
 use crate::{
     conflicts::Due,
     reconcile::{Effect, Input, Reconciler},
@@ -32,10 +34,14 @@ use crate::{
 };
 
 mod pool;
+mod queue;
 
 /// Writes under way at once: enough to fill an API server (32 gave 1.06 times the rate of 8) and to be served before what
 /// is only written to be read, few enough for one that serves few at once.
 const CONCURRENT: usize = 32;
+/// The same of pools' statuses, which are only written to be read: a place of their own, so that however many there are and
+/// however long they take they do not stand in line with Services.
+const POOLS: usize = 4;
 /// The first pause after a failed write; doubled up to [`LONGEST`].
 const SHORTEST: Duration = Duration::from_millis(100);
 /// The longest pause after a failed write.
@@ -55,18 +61,24 @@ pub async fn drive(
                 .ok(),
             None => Some(inputs.recv().await),
         };
-        let mut effects = match received {
+        let mut effects = VecDeque::from(match received {
             Some(Some(input)) => reconciler.take(input),
             Some(None) => return,
             None => Vec::new(),
-        };
+        });
         effects.extend(reconciler.tick(Instant::now()));
         if inputs.is_empty() {
             effects.extend(reconciler.show());
         }
-        for effect in effects {
+        while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Write(write) => writer.start(write),
+                Effect::Withdraw(name, id) => {
+                    if writer.withdraw(&name, id) {
+                        let withdrawn = Input::Written(name, id, Written::Withdrawn);
+                        effects.extend(reconciler.take(withdrawn));
+                    }
+                }
                 Effect::WritePool(write) => writer.start_pool(write),
                 Effect::Event {
                     about,
@@ -116,6 +128,8 @@ pub enum Written {
     Conflict,
     /// There is no such Service any more.
     Gone,
+    /// It had not begun, and was taken back.
+    Withdrawn,
     /// The API server would not or could not; the pause is over.
     Failed,
 }
@@ -124,49 +138,46 @@ pub enum Written {
 pub struct Writer {
     client: Client,
     done: mpsc::Sender<Input>,
-    slots: Arc<Semaphore>,
-    waiting: mpsc::UnboundedSender<Write>,
+    pools: Arc<Semaphore>,
+    waiting: Queue,
 }
 
 impl Writer {
     /// A writer that reports to `done`. Needs a runtime, on which it carries out what is started.
     pub fn new(client: Client, done: mpsc::Sender<Input>) -> Self {
-        let slots = Arc::new(Semaphore::new(CONCURRENT));
-        let (waiting, writes) = mpsc::unbounded_channel();
-        tokio::spawn(write_in_turn(
-            writes,
-            client.clone(),
-            done.clone(),
-            slots.clone(),
-        ));
+        let (waiting, turns) = queue::queue();
+        tokio::spawn(write_in_turn(turns, client.clone(), done.clone()));
         Self {
             client,
             done,
-            slots,
+            pools: Arc::new(Semaphore::new(POOLS)),
             waiting,
         }
     }
 
     /// Starts `write`. The caller starts no other one for the same Service before this one's end is
-    /// reported.
+    /// reported, or it was withdrawn.
     pub fn start(&self, write: Write) {
-        // It is taken until the process ends.
-        let _ = self.waiting.send(write);
+        self.waiting.wait(write);
+    }
+
+    /// Takes back the write with this number, whose end is not reported then; false if it has begun. What is started for the
+    /// same Service instead takes its turn.
+    pub fn withdraw(&self, name: &ObjectName, id: u64) -> bool {
+        self.waiting.withdraw(name, id)
     }
 }
 
-/// Begins the writes in their order, as many at once as there are slots, until nobody starts any more. One under way takes
-/// kilobytes; those of thousands of Services that get their addresses at once wait as they are.
-async fn write_in_turn(
-    mut writes: mpsc::UnboundedReceiver<Write>,
-    client: Client,
-    done: mpsc::Sender<Input>,
-    slots: Arc<Semaphore>,
-) {
+/// Begins the writes in their order, as many at once as there are slots, until nobody starts any more.
+async fn write_in_turn(mut turns: Turns, client: Client, done: mpsc::Sender<Input>) {
+    let slots = Arc::new(Semaphore::new(CONCURRENT));
     let put = Arc::new(AtomicBool::new(false));
-    while let Some(write) = writes.recv().await {
+    while let Some(name) = turns.next().await {
         let Ok(slot) = slots.clone().acquire_owned().await else {
             return;
+        };
+        let Some(write) = turns.begin(&name) else {
+            continue;
         };
         let (client, done, put) = (client.clone(), done.clone(), put.clone());
         tokio::spawn(async move {

@@ -67,6 +67,8 @@ pub enum Input {
 pub enum Effect {
     /// Write a status, and report its end.
     Write(Write),
+    /// Take back this Service's write with this number if it has not begun, and report that.
+    Withdraw(ObjectName, u64),
     /// Write the status of a pool, and report its end.
     WritePool(pool_status::Write),
     /// Post an event.
@@ -233,7 +235,10 @@ impl Reconciler {
         match input {
             Input::Service(Change::Applied(name, seen)) => self.service(name, seen),
             Input::Service(Change::Deleted(name)) => {
-                self.services.remove(&name);
+                let entry = self.services.remove(&name);
+                if let Some(id) = entry.and_then(|entry| entry.writing) {
+                    self.effects.push(Effect::Withdraw(name.clone(), id));
+                }
                 self.overtaken.remove(&name);
                 let plan = self.core.decide(&name, None);
                 tracing::info!(event = "serviceDeleted", service = %name, "Service deleted");
@@ -389,8 +394,11 @@ impl Reconciler {
         let Some(entry) = self.services.get_mut(name) else {
             return;
         };
-        if entry.writing.is_some() {
-            entry.changed = true;
+        if let Some(id) = entry.writing {
+            // What waits for its turn is decided anew before it comes.
+            if !std::mem::replace(&mut entry.changed, true) {
+                self.effects.push(Effect::Withdraw(name.clone(), id));
+            }
             return;
         }
         let plan = self.core.decide(name, entry.seen.request.as_ref());
@@ -506,6 +514,7 @@ impl Reconciler {
             Written::Conflict | Written::Gone => {
                 self.overtaken.insert(name.clone(), None);
             }
+            Written::Withdrawn => self.decide(name),
             Written::Failed => {
                 self.metrics.update_errors.inc();
                 entry.failures = entry.failures.saturating_add(1);

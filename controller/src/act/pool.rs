@@ -27,7 +27,7 @@ const LONGEST: Duration = Duration::from_mins(5);
 impl Writer {
     /// Starts `write`. The caller starts no other one for the same pool before this one's end is reported.
     pub fn start_pool(&self, write: Write) {
-        let (client, done, slots) = (self.client.clone(), self.done.clone(), self.slots.clone());
+        let (client, done, slots) = (self.client.clone(), self.done.clone(), self.pools.clone());
         tokio::spawn(async move {
             let result = {
                 let _slot = slots.acquire().await;

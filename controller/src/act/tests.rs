@@ -202,6 +202,47 @@ async fn the_status_of_a_pool_is_put() {
     );
 }
 
+/// An API server that lets a request through for each permit of the gate; and what reached it, in order: the path, and the address
+/// that is to be written.
+fn gated(gate: &Arc<Semaphore>) -> (Client, mpsc::UnboundedReceiver<(String, Value)>) {
+    let (asked, arrived) = mpsc::unbounded_channel();
+    let opened = gate.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (gate, asked) = (opened.clone(), asked.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body: Value = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap();
+            let address = body["status"]["loadBalancer"]["ingress"][0]["ip"].clone();
+            asked.send((parts.uri.path().to_owned(), address)).unwrap();
+            gate.acquire().await.unwrap().forget();
+            let answer = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"resourceVersion": "8"}});
+            let answer = Response::new(Body::from(serde_json::to_vec(&answer).unwrap()));
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    (Client::new(service, "default"), arrived)
+}
+
+/// Everything that arrived so far.
+fn arrivals(arrived: &mut mpsc::UnboundedReceiver<(String, Value)>) -> Vec<(String, Value)> {
+    std::iter::from_fn(|| arrived.try_recv().ok()).collect()
+}
+
+fn numbered(id: u64, address: &str) -> Write {
+    Write {
+        id,
+        name: ObjectName::new("default", format!("s{id}")),
+        ..write(&[address], None)
+    }
+}
+
+fn asked_for(number: u64, address: &str) -> (String, Value) {
+    (
+        format!("/api/v1/namespaces/default/services/s{number}/status"),
+        json!(address),
+    )
+}
+
 /// Input: a thousand writes at once, to an API server that lets none of them through at first.
 /// Output: only so many reach it as there are slots; each that ends lets the next through, in their order, and all are
 /// reported.
@@ -209,33 +250,15 @@ async fn the_status_of_a_pool_is_put() {
 async fn of_many_writes_a_few_are_under_way_and_the_others_keep_their_order() {
     const ALL: u64 = 1000;
     let gate = Arc::new(Semaphore::new(0));
-    let (asked, mut arrived) = mpsc::unbounded_channel();
-    let opened = gate.clone();
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let (gate, asked) = (opened.clone(), asked.clone());
-        async move {
-            asked.send(request.uri().path().to_owned()).unwrap();
-            gate.acquire().await.unwrap().forget();
-            let answer = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"resourceVersion": "8"}});
-            let answer = Response::new(Body::from(serde_json::to_vec(&answer).unwrap()));
-            Ok::<_, Infallible>(answer)
-        }
-    });
+    let (client, mut arrived) = gated(&gate);
     let (done, mut ends) = mpsc::channel(1);
-    let writer = Writer::new(Client::new(service, "default"), done);
+    let writer = Writer::new(client, done);
     for id in 0..ALL {
-        writer.start(Write {
-            id,
-            name: ObjectName::new("default", format!("s{id}")),
-            ..write(&["10.0.0.1"], None)
-        });
+        writer.start(numbered(id, "10.0.0.1"));
     }
-    let mut order = Vec::new();
     // Time stands still until nothing else can be done.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    while let Ok(path) = arrived.try_recv() {
-        order.push(path);
-    }
+    let mut order = arrivals(&mut arrived);
     assert_eq!(order.len(), CONCURRENT);
     gate.add_permits(usize::try_from(ALL).unwrap());
     let mut reported = 0;
@@ -245,9 +268,53 @@ async fn of_many_writes_a_few_are_under_way_and_the_others_keep_their_order() {
         };
         reported += 1;
     }
-    while let Ok(path) = arrived.try_recv() {
-        order.push(path);
-    }
-    let expected = (0..ALL).map(|id| format!("/api/v1/namespaces/default/services/s{id}/status"));
+    order.extend(arrivals(&mut arrived));
+    let expected = (0..ALL).map(|id| asked_for(id, "10.0.0.1"));
     assert!(order.iter().eq(expected.collect::<Vec<_>>().iter()));
+}
+
+/// Input: writes that wait; one that is under way, one that waits and one of a Service that is gone are taken back, and the
+/// second is replaced.
+/// Output: the first goes on; the second reaches the API server as it was replaced, when it would have; the third never does.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_waits_is_replaced_where_it_stands() {
+    const ALL: u64 = CONCURRENT as u64 + 4;
+    let [begun, replaced, gone] = [3, ALL - 3, ALL - 2];
+    let gate = Arc::new(Semaphore::new(0));
+    let (client, mut arrived) = gated(&gate);
+    let (done, mut ends) = mpsc::channel(1);
+    let writer = Writer::new(client, done);
+    for id in 0..ALL {
+        writer.start(numbered(id, "10.0.0.1"));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let name = |number| ObjectName::new("default", format!("s{number}"));
+    assert!(!writer.withdraw(&name(begun), begun));
+    assert!(!writer.withdraw(&name(replaced), begun));
+    assert!(writer.withdraw(&name(replaced), replaced));
+    assert!(!writer.withdraw(&name(replaced), replaced));
+    assert!(writer.withdraw(&name(gone), gone));
+    writer.start(Write {
+        id: ALL,
+        name: name(replaced),
+        ..numbered(replaced, "10.0.0.2")
+    });
+    gate.add_permits(usize::try_from(ALL).unwrap());
+    let mut reported = Vec::new();
+    while reported.len() < usize::try_from(ALL).unwrap() - 1 {
+        let Some(Input::Written(_, id, Written::Done { .. })) = ends.recv().await else {
+            panic!("written")
+        };
+        reported.push(id);
+    }
+    assert!(!reported.contains(&replaced) && reported.contains(&ALL));
+    let expected = (0..ALL).filter(|id| *id != gone).map(|id| {
+        let address = if id == replaced {
+            "10.0.0.2"
+        } else {
+            "10.0.0.1"
+        };
+        asked_for(id, address)
+    });
+    assert_eq!(arrivals(&mut arrived), expected.collect::<Vec<_>>());
 }

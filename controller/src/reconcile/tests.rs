@@ -128,7 +128,7 @@ impl Bench {
 fn writes(effects: &[Effect]) -> Vec<Write> {
     let writes = effects.iter().filter_map(|effect| match effect {
         Effect::Write(write) => Some(write.clone()),
-        Effect::Event { .. } | Effect::WritePool(_) => None,
+        Effect::Event { .. } | Effect::WritePool(_) | Effect::Withdraw(..) => None,
     });
     writes.collect()
 }
@@ -136,7 +136,7 @@ fn writes(effects: &[Effect]) -> Vec<Write> {
 fn reasons(effects: &[Effect]) -> Vec<&str> {
     let reasons = effects.iter().filter_map(|effect| match effect {
         Effect::Event { reason, .. } => Some(reason.as_str()),
-        Effect::Write(_) | Effect::WritePool(_) => None,
+        Effect::Write(_) | Effect::WritePool(_) | Effect::Withdraw(..) => None,
     });
     reasons.collect()
 }
@@ -220,6 +220,31 @@ fn one_write_at_a_time_and_what_changed_meanwhile_is_decided_after_it() {
     let second = only(&bench.take(conflict));
     assert_eq!(second.ingress, [ip("10.0.0.7")]);
     assert_ne!(second.id, first.id);
+}
+
+/// Input: a Service that changes twice while its write waits for its turn; one that is deleted meanwhile.
+/// Output: the write is taken back, once, and what is decided anew is written in its stead, on the newest version.
+#[test]
+fn what_changes_while_its_write_waits_is_decided_before_its_turn_comes() {
+    let mut bench = Bench::started("10.0.0.0/24");
+    let service = bench.applied("a", &[], &[]);
+    let first = only(&bench.take(service));
+    let withdrawal = Effect::Withdraw(name("a"), first.id);
+    let moved = bench.applied("a", &[], &["10.0.0.7"]);
+    assert_eq!(bench.take(moved), [withdrawal]);
+    let again = bench.applied("a", &[], &["10.0.0.8"]);
+    assert_eq!(bench.take(again), []);
+    let withdrawn = Input::Written(name("a"), first.id, Written::Withdrawn);
+    let second = only(&bench.take(withdrawn));
+    assert_eq!(
+        (second.ingress.as_slice(), second.version.as_str()),
+        ([ip("10.0.0.8")].as_slice(), "30")
+    );
+    let withdrawal = Effect::Withdraw(name("a"), second.id);
+    let deleted = bench.take(Input::Service(Change::Deleted(name("a"))));
+    assert!(deleted.contains(&withdrawal));
+    let withdrawn = Input::Written(name("a"), second.id, Written::Withdrawn);
+    assert_eq!(bench.take(withdrawn), []);
 }
 
 #[test]

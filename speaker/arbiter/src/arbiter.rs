@@ -182,7 +182,16 @@ impl Arbiter {
             .burst
             .next_deadline(self.now)
             .filter(|_| self.may_claim());
-        self.timers.first().into_iter().chain(claims).min()
+        self.first_due().into_iter().chain(claims).min()
+    }
+
+    /// The first of the timers; and where peers are patient for less time than this node lets pass between two probes, as soon
+    /// as they would give it up if it did nothing, for it has to notice no later than they that it stood still.
+    fn first_due(&self) -> Option<Instant> {
+        let first = self.timers.first()?;
+        let rare = self.profile.interval > self.profile.patience && !self.peers.is_empty();
+        let pulse = self.last_input + self.profile.patience;
+        Some(if rare { first.min(pulse) } else { first })
     }
 
     /// From when on this node counts as standing still if it does nothing: the next deadline, or before it the end of the time
@@ -351,7 +360,7 @@ impl Arbiter {
     // Time.
 
     fn notice_stall(&mut self) {
-        let Some(due) = self.timers.first() else {
+        let Some(due) = self.first_due() else {
             return;
         };
         let late = self.now.saturating_duration_since(due.max(self.last_input));

@@ -13,7 +13,8 @@ use ferrolb_speaker_wire::{MacAddr, Message, Said};
 use tokio::sync::Notify;
 
 /// Questions that are kept for the arbiter, about as many as its socket would. Of a flood that fills them faster than it fetches
-/// them the rest are lost to it: who asked then learns of a move as everybody does, and not to its face.
+/// them the oldest are lost to it: who asked then learns of a move as everybody does, and not to its face. That something was
+/// heard the newest tell.
 const KEPT: usize = 512;
 
 /// How many of them wake it, where it does not wake of itself.
@@ -53,7 +54,8 @@ impl Question {
     }
 }
 
-/// The questions of one interface that were not fetched yet, where there is an arbiter. Who passes them on never waits for it.
+/// The questions of one interface that were not fetched yet, where there is an arbiter. Who passes them on waits for it only while
+/// it is between two instructions with all of them kept.
 #[derive(Debug)]
 pub struct Overheard {
     /// None while nobody fetches them.
@@ -80,10 +82,10 @@ impl Default for Overheard {
 pub struct Keeper(Guard<Option<Arc<ArrayQueue<Question>>>>);
 
 impl Keeper {
-    /// Keeps a question for the arbiter, or loses it where there is none or too many are kept.
+    /// Keeps a question for the arbiter, in place of the oldest where too many are kept. Nothing where there is no arbiter.
     pub fn keep(&self, question: Question) {
         if let Some(questions) = &*self.0 {
-            let _lost = questions.push(question);
+            let _lost = questions.force_push(question);
         }
     }
 }
@@ -215,8 +217,7 @@ mod tests {
     }
 
     /// Input: questions while the arbiter knows that it hears, afterwards, and many of them.
-    /// Output: it is woken for the last two alone; all that were kept are fetched in their order, and no more are kept
-    /// than there is room for.
+    /// Output: it is woken for the last two alone; of more than there is room for the newest are fetched, in their order.
     #[test]
     fn the_arbiter_is_woken_where_it_does_not_know_that_it_hears_and_for_many() {
         let overheard = Overheard::default();
@@ -251,7 +252,8 @@ mod tests {
         let fetched: Vec<_> = overheard.fetch().collect();
         assert_eq!(fetched.len(), KEPT);
         assert!(
-            (0..)
+            (0..600)
+                .skip(600 - KEPT)
                 .zip(&fetched)
                 .all(|(number, one)| *one == numbered(number))
         );

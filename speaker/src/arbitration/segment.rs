@@ -280,6 +280,8 @@ impl Segment {
                 return true;
             }
         };
+        // What a client asked before it said something else must not be heard after it.
+        self.catch_up();
         let now = Instant::now();
         for frame in inbox.frames() {
             // Why a frame was no good is the responder's to count.
@@ -364,11 +366,15 @@ impl Segment {
 
     /// What happened, after what clients asked before.
     fn handle(&mut self, input: Input) {
-        // Once each time it wakes: a flood of questions must not hold up what else there is.
+        self.catch_up();
+        self.decide(input);
+    }
+
+    /// Takes in what clients asked, once each time this task wakes: a flood of questions must not hold up what else there is.
+    fn catch_up(&mut self) {
         if !std::mem::replace(&mut self.fetched, true) {
             self.take_in_questions();
         }
-        self.decide(input);
     }
 
     fn decide(&mut self, input: Input) {
@@ -490,7 +496,7 @@ impl Segment {
     }
 
     fn tell_link(&mut self) {
-        let usable = self.interface.running && self.voices.any();
+        let usable = self.interface.running && self.voices.all(&self.interface);
         self.handle(Input::Link(usable));
     }
 

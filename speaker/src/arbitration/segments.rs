@@ -189,17 +189,10 @@ impl Segments {
     }
 
     fn start_missing(&mut self) {
-        if self.stopping || self.standings.is_none() {
-            return;
-        }
         let missing: Vec<Interface> = self
             .wanted
             .values()
-            .filter(|interface| {
-                !self.running.contains_key(&interface.index)
-                    && !self.rests(interface.index)
-                    && !self.ending.values().any(|index| *index == interface.index)
-            })
+            .filter(|interface| self.missing(interface.index) && !self.rests(interface.index))
             .cloned()
             .collect();
         for interface in missing {
@@ -311,11 +304,21 @@ impl Segments {
         fallen.is_some_and(|fallen| Instant::now() < fallen.until)
     }
 
-    /// When the next arbiter has rested.
+    /// Whether there should be an arbiter for the interface and is none. None starts while the last one ends, or the process.
+    fn missing(&self, index: NonZeroU32) -> bool {
+        !self.stopping
+            && self.standings.is_some()
+            && self.wanted.contains_key(&index)
+            && !self.running.contains_key(&index)
+            && !self.ending.values().any(|ending| *ending == index)
+    }
+
+    /// When the next arbiter that is missing has rested.
     fn next_start(&self) -> Option<Instant> {
-        let wanted = self.fallen.iter().filter(|(index, _)| {
-            self.wanted.contains_key(index) && !self.running.contains_key(index)
-        });
+        let wanted = self
+            .fallen
+            .iter()
+            .filter(|(index, _)| self.missing(**index));
         wanted.map(|(_, fallen)| fallen.until).min()
     }
 
@@ -398,6 +401,14 @@ mod tests {
             // Each fall is answered later, up to half a minute.
             let pauses: Vec<_> = (0..12).map(|_| segments.rest(index).as_millis()).collect();
             assert_eq!((pauses[0], pauses[1], pauses[11]), (200, 400, 30_000));
+            // None is waited for where none may start.
+            let running = segments.running.remove(&index).unwrap();
+            assert!(segments.next_start().is_some());
+            segments.ending.insert(running.task, index);
+            assert_eq!(segments.next_start(), None);
+            segments.ending.clear();
+            segments.stopping = true;
+            assert_eq!(segments.next_start(), None);
         });
     }
 }

@@ -36,9 +36,12 @@ pub(super) struct Voices {
 }
 
 impl Voices {
-    /// Whether any is open.
-    pub(super) fn any(&self) -> bool {
-        self.arp.is_some() || self.ndp.is_some()
+    /// Whether all that should be open on the interface are, and there is one. Who is heard by one protocol and deaf by the
+    /// other would take addresses of the other, whose holder it cannot ask.
+    pub(super) fn all(&self, interface: &Interface) -> bool {
+        let mut wanted = Protocol::ALL.iter().filter(|one| one.fits(interface));
+        let mut open = wanted.clone().map(|one| self.of(*one).is_some());
+        wanted.next().is_some() && open.all(|open| open)
     }
 
     /// Opens what should be open on the interface and is not, and closes what should not be.
@@ -176,5 +179,49 @@ impl Voices {
             Protocol::Arp => &mut self.arp,
             Protocol::Ndp => &mut self.ndp,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrolb_speaker_responder::lab::{NEAR, in_namespace, index, ip};
+    use prometheus::Registry;
+
+    use super::*;
+
+    /// Input: an interface with IPv4, then with a link-local address as well; then a socket that failed.
+    /// Output: what is open suffices where all that is spoken is open, and not before and after.
+    #[test]
+    fn both_protocols_are_open_where_both_are_spoken() {
+        in_namespace(|| async {
+            ip(&format!(
+                "link add name near address {NEAR} type veth peer name far"
+            ));
+            let metrics = Metrics::new(&Registry::new()).unwrap();
+            let neither = Interface {
+                name: "near".to_owned(),
+                index: index("near"),
+                mac: NEAR,
+                running: true,
+                arp: false,
+                ndp: None,
+            };
+            let ipv4 = Interface {
+                arp: true,
+                ..neither.clone()
+            };
+            let both = Interface {
+                ndp: Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+                ..ipv4.clone()
+            };
+            let mut voices = Voices::default();
+            assert!(!voices.all(&neither) && !voices.all(&ipv4));
+            voices.look_after(&ipv4, &metrics);
+            assert!(voices.all(&ipv4) && !voices.all(&both));
+            voices.look_after(&both, &metrics);
+            assert!(voices.all(&both));
+            voices.close(Protocol::Arp);
+            assert!(!voices.all(&both));
+        });
     }
 }

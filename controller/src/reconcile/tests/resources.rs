@@ -73,7 +73,7 @@ fn apply(bench: &mut Bench, service: &str, seen: Seen) -> Vec<Effect> {
 fn pool_writes(effects: Vec<Effect>) -> Vec<pool_status::Write> {
     let writes = effects.into_iter().filter_map(|effect| match effect {
         Effect::WritePool(write) => Some(write),
-        Effect::Write(_) | Effect::Event { .. } => None,
+        Effect::Write(_) | Effect::Event { .. } | Effect::Withdraw(..) => None,
     });
     writes.collect()
 }

@@ -48,7 +48,7 @@ fn a_service_is_moved_off_a_strangers_address_and_the_address_rests() {
     assert_eq!(given(&mut bench, "a", &[]), [ip("10.0.0.1")]);
     let said = bench.take(met(Some("10.0.0.1")));
     assert!(
-        bench.reconciler.tick(start).is_empty(),
+        writes(&bench.reconciler.tick(start)).is_empty(),
         "a write is under way"
     );
     // The condition first, as it came first; then the move.

@@ -14,8 +14,12 @@ fn ms(ms: u64) -> Duration {
 
 /// One that knows of another, which comes first for the only address.
 fn started(now: Instant) -> (Arbiter, NodeId, Vec<Output>) {
+    started_with(Profile::DEFAULT, now)
+}
+
+fn started_with(profile: Profile, now: Instant) -> (Arbiter, NodeId, Vec<Output>) {
     let (me, other) = (NodeId::of("me"), NodeId::of("other"));
-    let mut arbiter = Arbiter::new(me, Profile::DEFAULT, 7, now);
+    let mut arbiter = Arbiter::new(me, profile, 7, now);
     let peer = PeerFacts {
         node: other,
         address: None,
@@ -103,5 +107,27 @@ fn a_standstill_after_an_answer_is_noticed_as_soon_as_one_before_it() {
     }
     assert_eq!(arbiter.owed(), Some(probed + Profile::DEFAULT.timeout));
     let outputs = arbiter.handle(Input::Tick, probed + ms(305));
+    assert!(outputs.contains(&Output::Mute(true)), "{outputs:?}");
+}
+
+/// Input: probes ten times as far apart as peers are patient, and a standstill between two of them in which no deadline of a probe
+/// or an answer passes.
+/// Output: it is noticed, for peers may have given the node up meanwhile.
+#[test]
+fn a_standstill_between_probes_far_apart_is_noticed() {
+    let now = Instant::now();
+    let profile = Profile {
+        interval: ms(2500),
+        ..Profile::DEFAULT
+    };
+    let (mut arbiter, other, first) = started_with(profile, now);
+    let greeting = answer(&first, Kind::Hello, other).unwrap();
+    arbiter.handle(greeting, now);
+    // The last that was done is of a round that has just begun: what follows is the next probe.
+    let rested = now + ms(6000);
+    run(&mut arbiter, rested, other, true);
+    let next = arbiter.next_deadline().unwrap();
+    assert!(next <= rested + profile.patience, "{:?}", next - rested);
+    let outputs = arbiter.handle(Input::Tick, next + ms(255));
     assert!(outputs.contains(&Output::Mute(true)), "{outputs:?}");
 }
