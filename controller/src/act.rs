@@ -334,4 +334,4 @@ fn conflict() -> kube::core::Status {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
 use axum::http::{Method, Request, Response, StatusCode};
@@ -204,18 +204,19 @@ async fn the_status_of_a_pool_is_put() {
 
 /// An API server that lets a request through for each permit of the gate; and what reached it, in order: the path, and the address
 /// that is to be written.
-fn gated(gate: &Arc<Semaphore>) -> (Client, mpsc::UnboundedReceiver<(String, Value)>) {
+pub(crate) fn gated(gate: &Arc<Semaphore>) -> (Client, mpsc::UnboundedReceiver<(String, Value)>) {
     let (asked, arrived) = mpsc::unbounded_channel();
-    let opened = gate.clone();
+    let (opened, versions) = (gate.clone(), Arc::new(AtomicU64::new(1000)));
     let service = tower::service_fn(move |request: Request<Body>| {
-        let (gate, asked) = (opened.clone(), asked.clone());
+        let (gate, asked, versions) = (opened.clone(), asked.clone(), versions.clone());
         async move {
             let (parts, body) = request.into_parts();
             let body: Value = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap();
             let address = body["status"]["loadBalancer"]["ingress"][0]["ip"].clone();
             asked.send((parts.uri.path().to_owned(), address)).unwrap();
             gate.acquire().await.unwrap().forget();
-            let answer = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"resourceVersion": "8"}});
+            let version = versions.fetch_add(1, Ordering::Relaxed).to_string();
+            let answer = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"resourceVersion": version}});
             let answer = Response::new(Body::from(serde_json::to_vec(&answer).unwrap()));
             Ok::<_, Infallible>(answer)
         }
@@ -224,7 +225,9 @@ fn gated(gate: &Arc<Semaphore>) -> (Client, mpsc::UnboundedReceiver<(String, Val
 }
 
 /// Everything that arrived so far.
-fn arrivals(arrived: &mut mpsc::UnboundedReceiver<(String, Value)>) -> Vec<(String, Value)> {
+pub(crate) fn arrivals(
+    arrived: &mut mpsc::UnboundedReceiver<(String, Value)>,
+) -> Vec<(String, Value)> {
     std::iter::from_fn(|| arrived.try_recv().ok()).collect()
 }
 
@@ -236,7 +239,7 @@ fn numbered(id: u64, address: &str) -> Write {
     }
 }
 
-fn asked_for(number: u64, address: &str) -> (String, Value) {
+pub(crate) fn asked_for(number: u64, address: &str) -> (String, Value) {
     (
         format!("/api/v1/namespaces/default/services/s{number}/status"),
         json!(address),

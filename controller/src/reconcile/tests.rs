@@ -9,6 +9,7 @@ use prometheus::Registry;
 
 use super::*;
 
+mod driven;
 mod resources;
 mod strangers;
 

@@ -85,15 +85,15 @@ impl Neighbours {
             };
             self.repair.asked(address, host, question.at);
         }
-        self.gateways.is_at(asker, question.mac);
+        self.gateways.is_at(asker, question.mac, question.at);
     }
 
     /// What a host says of itself shows: where it is, and by its reply to us, `us` being this node's hardware address, that
     /// it knows where an address is that asked it.
-    pub(super) fn learn_from(&mut self, message: &Message<'_>, us: MacAddr) {
+    pub(super) fn learn_from(&mut self, message: &Message<'_>, us: MacAddr, now: Instant) {
         if let Said::Arp(packet) = &message.said {
             let sender = IpAddr::from(packet.sender_ip);
-            self.gateways.is_at(sender, packet.sender_mac);
+            self.gateways.is_at(sender, packet.sender_mac, now);
             if message.destination == us && packet.operation == Operation::Reply {
                 self.repair.heard(packet.target_ip.into(), sender);
             }

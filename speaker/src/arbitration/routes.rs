@@ -17,8 +17,8 @@ const OFTEN: Duration = Duration::from_secs(30);
 /// The gateways of default routes through one interface.
 #[derive(Debug, Default)]
 pub(super) struct Gateways {
-    /// Each with its hardware address, as soon as it was heard.
-    known: BTreeMap<IpAddr, Option<MacAddr>>,
+    /// Each with its hardware address, as soon as it was heard, and when it was last.
+    known: BTreeMap<IpAddr, Option<(MacAddr, Instant)>>,
     read: Option<Instant>,
 }
 
@@ -39,10 +39,13 @@ impl Gateways {
         unknown.map(|(gateway, _)| *gateway).collect()
     }
 
-    /// A host said that it is there.
-    pub(super) fn is_at(&mut self, address: IpAddr, mac: MacAddr) {
-        if let Some(known) = self.known.get_mut(&address) {
-            *known = Some(mac);
+    /// A host said at that time that it is there. What was said before something else that is known already says nothing: its
+    /// questions come another way than its answers.
+    pub(super) fn is_at(&mut self, address: IpAddr, mac: MacAddr, at: Instant) {
+        if let Some(known) = self.known.get_mut(&address)
+            && known.is_none_or(|(_, since)| since <= at)
+        {
+            *known = Some((mac, at));
         }
     }
 
@@ -55,10 +58,11 @@ impl Gateways {
     pub(super) fn hosts(&self) -> Vec<Host> {
         let known = self.known.iter();
         known
-            .filter_map(|(address, mac)| {
+            .filter_map(|(address, said)| {
+                let (mac, _) = (*said)?;
                 Some(Host {
                     address: *address,
-                    mac: (*mac)?.octets(),
+                    mac: mac.octets(),
                 })
             })
             .collect()
@@ -81,7 +85,35 @@ fn of(interface: &str, table: &str) -> Vec<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
-    use super::of;
+    use super::*;
+
+    /// Input: a gateway whose other half takes over, and a question of the first that is heard late.
+    /// Output: the gateway is where it said last that it is.
+    #[test]
+    fn a_gateway_is_where_it_said_last() {
+        let gateway = IpAddr::from([10, 9, 0, 1]);
+        let (first, other) = (
+            MacAddr::new(2, 0, 0, 0, 0, 1),
+            MacAddr::new(2, 0, 0, 0, 0, 2),
+        );
+        let mut gateways = Gateways::default();
+        gateways.known.insert(gateway, None);
+        let now = Instant::now();
+        let earlier = now.checked_sub(Duration::from_millis(2)).unwrap();
+        gateways.is_at(gateway, other, now);
+        gateways.is_at(gateway, first, earlier);
+        gateways.is_at(IpAddr::from([10, 9, 0, 2]), first, now);
+        let mac = other.octets();
+        assert_eq!(
+            gateways.hosts(),
+            [Host {
+                address: gateway,
+                mac
+            }]
+        );
+        gateways.is_at(gateway, first, now);
+        assert_eq!(gateways.hosts()[0].mac, first.octets());
+    }
 
     #[test]
     #[cfg(target_endian = "little")]
@@ -94,7 +126,7 @@ mod tests {
                      eth0 short\n";
         assert_eq!(
             of("eth0", table),
-            ["192.168.99.1".parse::<std::net::Ipv4Addr>().unwrap()]
+            ["192.168.99.1".parse::<Ipv4Addr>().unwrap()]
         );
         assert!(of("eth2", table).is_empty());
     }

@@ -304,7 +304,7 @@ impl Segment {
                 self.askers.insert(*mac, asker);
             }
         } else {
-            self.neighbours.learn_from(message, self.interface.mac);
+            self.neighbours.learn_from(message, self.interface.mac, now);
         }
         let input = self.of_concern(input);
         if matches!(input, Input::Heard(_)) {
