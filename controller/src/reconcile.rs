@@ -446,7 +446,7 @@ impl Reconciler {
             let about = About {
                 api_version: "v1",
                 kind: "Service",
-                namespace: name.namespace.clone(),
+                namespace: name.namespace.to_string(),
                 name: name.name.clone(),
                 uid: uid.clone(),
             };

@@ -115,7 +115,7 @@ fn allocate(
     let writer = Writer::new(client.clone(), inputs.clone());
     let (state, report_state) = State::new(
         client.clone(),
-        config.namespace.clone(),
+        config.namespace.to_string(),
         Component::Controller,
         args.shared.pod().map(str::to_owned),
     );

@@ -98,7 +98,7 @@ impl MemberList {
             let about = About {
                 api_version: "apps/v1",
                 kind: "Deployment",
-                namespace: self.secret.namespace.clone(),
+                namespace: self.secret.namespace.to_string(),
                 name: self.deployment.clone(),
                 uid: None,
             };
@@ -156,7 +156,7 @@ impl MemberList {
         Secret {
             metadata: ObjectMeta {
                 name: Some(self.secret.name.clone()),
-                namespace: Some(self.secret.namespace.clone()),
+                namespace: Some(self.secret.namespace.to_string()),
                 owner_references: owner.map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },

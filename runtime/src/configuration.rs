@@ -95,7 +95,7 @@ pub async fn follow<M>(
         Seen::ConfigMap,
         changes.clone(),
     );
-    let namespace = name.namespace.as_str();
+    let namespace = &*name.namespace;
     let pools = resources::<IPAddressPool>(
         &client,
         namespace,

@@ -310,7 +310,7 @@ impl Actor {
         let about = About {
             api_version: "v1",
             kind: "Service",
-            namespace: name.namespace.clone(),
+            namespace: name.namespace.to_string(),
             name: name.name.clone(),
             uid: uid.cloned(),
         };

@@ -82,7 +82,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let statuses = Statuses::default();
     let identity = Identity {
         node: node.clone(),
-        namespace: configmap.namespace.clone(),
+        namespace: configmap.namespace.to_string(),
         pod: args.shared.pod().map(str::to_owned),
     };
     let status_errors = metrics.status_errors.clone();
@@ -92,7 +92,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     });
     let (state, report_state) = State::new(
         client.clone(),
-        configmap.namespace.clone(),
+        configmap.namespace.to_string(),
         Component::Speaker(node.clone()),
         args.shared.pod().map(str::to_owned),
     );

@@ -439,7 +439,7 @@ impl<'a> Pass<'a> {
 
     /// Whether it is up to labels nobody knows if the pool is there for the Service.
     fn is_in_doubt(&self, pool: &Pool) -> bool {
-        let namespace = &self.name.namespace;
+        let namespace = &*self.name.namespace;
         !self.core.namespaces.contains_key(namespace)
             && pool
                 .allocation()
@@ -458,7 +458,7 @@ impl<'a> Pass<'a> {
 
     /// Whether the pool is there for the Service; where the labels of the namespace decide, only if they are known.
     pub(crate) fn admitted(&self, pool: &Pool) -> Result<(), Refusal> {
-        let namespace = &self.name.namespace;
+        let namespace = &*self.name.namespace;
         let labels = self.core.namespaces.get(namespace);
         let admits = pool
             .allocation()

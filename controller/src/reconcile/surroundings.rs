@@ -126,7 +126,7 @@ impl Reconciler {
         let residents: Vec<_> = self
             .services
             .keys()
-            .filter(|service| service.namespace == name)
+            .filter(|service| *service.namespace == *name)
             .cloned()
             .collect();
         for service in residents {

@@ -63,7 +63,7 @@ impl Objects {
             configmap: About {
                 api_version: "v1",
                 kind: "ConfigMap",
-                namespace: configmap.namespace.clone(),
+                namespace: configmap.namespace.to_string(),
                 name: configmap.name.clone(),
                 uid: None,
             },
@@ -81,7 +81,7 @@ impl Objects {
         let about = About {
             api_version: "metallb.io/v1beta1",
             kind,
-            namespace: name.namespace.clone(),
+            namespace: name.namespace.to_string(),
             name: name.name.clone(),
             uid,
         };

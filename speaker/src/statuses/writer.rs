@@ -253,7 +253,7 @@ impl Hand {
         let status = json!({"status": {
             "node": self.identity.node,
             "serviceName": plan.service.name,
-            "serviceNamespace": plan.service.namespace,
+            "serviceNamespace": &*plan.service.namespace,
             // Null takes away the list there was.
             "interfaces": (!interfaces.is_empty()).then(|| {
                 let names = interfaces.iter().cloned();
@@ -278,7 +278,7 @@ impl Hand {
         let labels = [
             (NODE, label_of(&self.identity.node)),
             (SERVICE, plan.service.name.clone()),
-            (NAMESPACE, plan.service.namespace.clone()),
+            (NAMESPACE, plan.service.namespace.to_string()),
         ];
         let labels = labels.map(|(key, value)| (key.to_owned(), value));
         Ok(ServiceL2Status {
@@ -329,8 +329,8 @@ fn shown(object: &ServiceL2Status, us: &str) -> Option<Shown> {
     // The label of a long name is not the name, so the status decides where it says anything.
     let mine = status.node.as_ref().map_or(labelled, |node| node == us);
     let said = [
-        (status.service_name, &service.name),
-        (status.service_namespace, &service.namespace),
+        (status.service_name, service.name.as_str()),
+        (status.service_namespace, &*service.namespace),
     ];
     let content = if mine != labelled
         || said

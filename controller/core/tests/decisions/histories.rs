@@ -187,7 +187,7 @@ impl Both {
             // That labels are not known any more costs nobody anything.
             Step::Label(index, _, true) => {
                 let namespace = NAMESPACES[*index];
-                Box::new(move |_, name| name.namespace == namespace)
+                Box::new(move |_, name| *name.namespace == *namespace)
             }
             Step::Label(..)
             | Step::Written(..)
@@ -274,7 +274,7 @@ impl Both {
                     None => self.model.namespaces.remove(namespace),
                 };
                 let names = self.model.requests.keys().cloned();
-                self.decide(names.filter(|name| name.namespace == namespace).collect());
+                self.decide(names.filter(|name| *name.namespace == *namespace).collect());
             }
             Step::Reserve(indexes) => {
                 self.model.nodes = indexes.iter().map(|index| ip(ADDRESSES[*index])).collect();

@@ -120,14 +120,14 @@ impl Model {
 
     /// Whether the pool is there for the Service.
     fn admitted(&self, name: &ObjectName, request: &Request, pool: &Pool) -> bool {
-        let labels = self.namespaces.get(&name.namespace);
+        let labels = self.namespaces.get(&*name.namespace);
         pool.allocation()
             .is_none_or(|allocation| allocation.admits(&name.namespace, labels, &request.labels))
     }
 
     /// Whether the Service may keep what it has from the pool: yes if only labels that are not known could speak against.
     fn stays(&self, name: &ObjectName, request: &Request, pool: &Pool) -> bool {
-        let known = self.namespaces.contains_key(&name.namespace);
+        let known = self.namespaces.contains_key(&*name.namespace);
         let doubt = pool
             .allocation()
             .is_some_and(|allocation| allocation.may_admit(&name.namespace, &request.labels));
