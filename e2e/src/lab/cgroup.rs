@@ -46,8 +46,8 @@ pub(super) fn create(lab: &str, node: &str) -> Result<()> {
     weigh(lab)
 }
 
-/// Gives the lab's group as much weight as those of its nodes' pods would have each on a machine of its own, where kubelet gives
-/// them a thousand and 24 shares a core beside the rest of the machine. Without it the pods of all nodes together would weigh as
+/// Gives the lab's group as much weight as those of its nodes' pods would have on machines of their own, where kubelet gives
+/// each 1024 shares a core beside the rest of the machine. Without it the pods of all nodes together would weigh as
 /// much as one of the control plane's processes beside them, and be without a processor for a tenth of a second and more.
 fn weigh(lab: &str) -> Result<()> {
     let cores = thread::available_parallelism().map_or(1, usize::from);

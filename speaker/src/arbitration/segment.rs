@@ -496,7 +496,7 @@ impl Segment {
     }
 
     fn tell_link(&mut self) {
-        let usable = self.interface.running && self.voices.all(&self.interface);
+        let usable = self.interface.running && self.voices.complete(&self.interface);
         self.handle(Input::Link(usable));
     }
 

@@ -38,10 +38,10 @@ pub(super) struct Voices {
 impl Voices {
     /// Whether all that should be open on the interface are, and there is one. Who is heard by one protocol and deaf by the
     /// other would take addresses of the other, whose holder it cannot ask.
-    pub(super) fn all(&self, interface: &Interface) -> bool {
-        let mut wanted = Protocol::ALL.iter().filter(|one| one.fits(interface));
-        let mut open = wanted.clone().map(|one| self.of(*one).is_some());
-        wanted.next().is_some() && open.all(|open| open)
+    pub(super) fn complete(&self, interface: &Interface) -> bool {
+        let wanted = Protocol::ALL.into_iter().filter(|one| one.fits(interface));
+        let mut wanted = wanted.peekable();
+        wanted.peek().is_some() && wanted.all(|one| self.of(one).is_some())
     }
 
     /// Opens what should be open on the interface and is not, and closes what should not be.
@@ -215,13 +215,13 @@ mod tests {
                 ..ipv4.clone()
             };
             let mut voices = Voices::default();
-            assert!(!voices.all(&neither) && !voices.all(&ipv4));
+            assert!(!voices.complete(&neither) && !voices.complete(&ipv4));
             voices.look_after(&ipv4, &metrics);
-            assert!(voices.all(&ipv4) && !voices.all(&both));
+            assert!(voices.complete(&ipv4) && !voices.complete(&both));
             voices.look_after(&both, &metrics);
-            assert!(voices.all(&both));
+            assert!(voices.complete(&both));
             voices.close(Protocol::Arp);
-            assert!(!voices.all(&both));
+            assert!(!voices.complete(&both));
         });
     }
 }
